@@ -1,0 +1,38 @@
+# Two commands do all the set-up: `make translate` and `make test`. Each makes .venv first if it is not there.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: translate quick test lint types check clean
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
+	touch $@
+
+# Without these flags `accelerate launch` asks for a configuration, and gives one process one thread.
+LAUNCH := $(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
+	--num_cpu_threads_per_process $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
+
+translate: $(VENV)/installed
+	$(LAUNCH) recipes/translate.py
+
+quick: $(VENV)/installed
+	$(LAUNCH) recipes/translate.py --quick
+
+test: $(VENV)/installed
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/installed
+	$(BIN)/mypy
+
+check: test lint types
+
+clean:
+	rm -rf $(VENV) runs

@@ -1,0 +1,85 @@
+"""Find the few parameters of a transformer that matter for a task, prove how much, and train only those.
+
+    ticket = find_ticket(before="base-model", after="tuned-model", units="token_rows", finder="ks")
+    model = attach_ticket(AutoModelForCausalLM.from_pretrained("base-model"), ticket)
+    Trainer(model=model, ...).train()
+    model.save_pretrained("adapter")
+
+Names are imported when first used, so that `import ks_lottery` costs nothing. Where PEFT is imported already, it learns
+the adapter's type at once; where it is imported later, `import ks_lottery.adapter` teaches it.
+"""
+
+import importlib
+import sys
+from typing import TYPE_CHECKING, Any
+
+from ks_lottery._version import __version__
+
+if TYPE_CHECKING:
+    from ks_lottery.adapter.attach import attach_ticket
+    from ks_lottery.adapter.config import LotteryConfig
+    from ks_lottery.adapter.export import export_ticket
+    from ks_lottery.adapter.transfer import transfer_ticket
+    from ks_lottery.errors import LotteryError
+    from ks_lottery.finders.search import find_ticket
+    from ks_lottery.finders.select import Alpha, Density, TopK
+    from ks_lottery.ticket.controls import frequency_like, random_like, structural_row, these_rows
+    from ks_lottery.ticket.ticket import Ticket
+    from ks_lottery.training.callback import TicketCallback
+    from ks_lottery.training.probe import probe
+    from ks_lottery.units.token_rows import TokenRows
+
+_HOMES = {
+    "Alpha": "ks_lottery.finders.select",
+    "Density": "ks_lottery.finders.select",
+    "LotteryConfig": "ks_lottery.adapter.config",
+    "LotteryError": "ks_lottery.errors",
+    "Ticket": "ks_lottery.ticket.ticket",
+    "TicketCallback": "ks_lottery.training.callback",
+    "TokenRows": "ks_lottery.units.token_rows",
+    "TopK": "ks_lottery.finders.select",
+    "attach_ticket": "ks_lottery.adapter.attach",
+    "export_ticket": "ks_lottery.adapter.export",
+    "find_ticket": "ks_lottery.finders.search",
+    "frequency_like": "ks_lottery.ticket.controls",
+    "probe": "ks_lottery.training.probe",
+    "random_like": "ks_lottery.ticket.controls",
+    "structural_row": "ks_lottery.ticket.controls",
+    "these_rows": "ks_lottery.ticket.controls",
+    "transfer_ticket": "ks_lottery.adapter.transfer",
+}
+
+__all__ = [
+    "Alpha",
+    "Density",
+    "LotteryConfig",
+    "LotteryError",
+    "Ticket",
+    "TicketCallback",
+    "TokenRows",
+    "TopK",
+    "__version__",
+    "attach_ticket",
+    "export_ticket",
+    "find_ticket",
+    "frequency_like",
+    "probe",
+    "random_like",
+    "structural_row",
+    "these_rows",
+    "transfer_ticket",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'ks_lottery' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+if "peft" in sys.modules:
+    importlib.import_module("ks_lottery.adapter")

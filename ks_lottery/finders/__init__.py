@@ -1,0 +1,1 @@
+"""HOW units are scored and cut: one method, one file."""

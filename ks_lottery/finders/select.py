@@ -1,0 +1,196 @@
+"""From scores to a selection: exact counts, deterministic ties, independent of how the scores came about."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import numpy as np
+
+from ks_lottery.errors import OptionError, TicketError
+from ks_lottery.finders.base import UnitScores
+from ks_lottery.stats.multiplicity import CORRECTIONS, rejected
+
+Scope = Literal["global", "group"]
+_SCOPES = ("global", "group")
+
+
+@runtime_checkable
+class Selector(Protocol):
+    """A rule that chooses units by their scores; a dataclass whose fields are its options."""
+
+    def select(self, scores: Sequence[UnitScores], candidates: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Choose units.
+
+        Args:
+            scores: one entry per group.
+            candidates: per group, [num_units] bool; only these units can be chosen.
+
+        Returns:
+            per group, sorted int64 indices of the chosen units.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Alpha:
+    """Units whose p-value is below `alpha`, the rule of KS-Lottery.
+
+    Before and after values of a unit are paired and not independent: alpha is a threshold on the size of the shift,
+    coded as a p-value, and not an error rate.
+
+    Attributes:
+        alpha: in (0, 1].
+        correction: none (the paper), bonferroni, holm or bh, over the candidates of all groups together.
+
+    Raises:
+        OptionError: if an option is out of range.
+
+    Source:
+        Yuan et al. 2025 (KS-Lottery): select unit i if p_i < alpha.
+    """
+
+    alpha: float = 0.05
+    correction: str = "none"
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.alpha <= 1.0:
+            raise OptionError(f"Alpha({self.alpha!r}): alpha must be above 0 and at most 1; the paper's is 0.05.")
+        if self.correction not in CORRECTIONS:
+            raise OptionError(
+                f"Alpha(correction={self.correction!r}): must be one of {', '.join(CORRECTIONS)}; the paper's is none."
+            )
+
+    def select(self, scores: Sequence[UnitScores], candidates: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Choose units.
+
+        Raises:
+            OptionError: if the finder gives no p-values.
+            TicketError: if no unit passes; the message has the smallest p.
+        """
+        log_p = [self._log_p(entry) for entry in scores]
+        tested = np.concatenate([values[allowed] for values, allowed in zip(log_p, candidates, strict=True)])
+        passed = rejected(tested, self.alpha, self.correction)
+        if not passed.any():
+            raise TicketError(self._nothing(tested))
+        chosen, start = [], 0
+        for allowed in candidates:
+            units = np.flatnonzero(allowed)
+            chosen.append(units[passed[start : start + len(units)]])
+            start += len(units)
+        return chosen
+
+    @staticmethod
+    def _log_p(scores: UnitScores) -> np.ndarray:
+        if scores.log_p is None:
+            raise OptionError(
+                f"Alpha needs p-values, but the finder gives none for group {scores.group.name!r}. "
+                "Use TopK or Density, or finder 'ks'."
+            )
+        return scores.log_p
+
+    def _nothing(self, log_p: np.ndarray) -> str:
+        if not len(log_p):
+            return "No unit can be selected: before and after are bit-identical in every candidate. Probe for longer?"
+        return (
+            f"No unit has p < {self.alpha} (correction {self.correction}): the smallest of {len(log_p)} p-values is "
+            f"{np.exp(log_p.min()):.3g}. With few values per unit the test has little power: use TopK(k), raise alpha, "
+            "or probe for longer or with a larger learning rate."
+        )
+
+
+@dataclass(frozen=True)
+class TopK:
+    """The `k` units with the largest scores; on equal scores the smaller group, then the smaller unit number wins.
+
+    Attributes:
+        k: how many.
+        scope: over all groups together, or in each group.
+
+    Raises:
+        OptionError: if `k` is below 1 or the scope unknown.
+    """
+
+    k: int
+    scope: Scope = "global"
+
+    def __post_init__(self) -> None:
+        if self.k < 1:
+            raise OptionError(f"TopK({self.k!r}): k must be at least 1.")
+        if self.scope not in _SCOPES:
+            raise OptionError(f"TopK(scope={self.scope!r}): must be one of {', '.join(_SCOPES)}.")
+
+    def select(self, scores: Sequence[UnitScores], candidates: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Choose units.
+
+        Raises:
+            TicketError: if fewer than `k` units are candidates.
+        """
+        values = [entry.score for entry in scores]
+        if self.scope == "global":
+            return _largest(values, candidates, self.k)
+        return [_largest([one], [allowed], self.k)[0] for one, allowed in zip(values, candidates, strict=True)]
+
+
+@dataclass(frozen=True)
+class Density:
+    """The share `rho` of units with the largest scores: round(rho * units), at least 1.
+
+    Attributes:
+        rho: selected over all units of the scope, in (0, 1).
+        scope: over all groups together, or in each group.
+
+    Raises:
+        OptionError: if `rho` is out of range or the scope unknown.
+    """
+
+    rho: float
+    scope: Scope = "global"
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.rho < 1.0:
+            raise OptionError(f"Density({self.rho!r}): rho must lie between 0 and 1; 1 would select everything.")
+        if self.scope not in _SCOPES:
+            raise OptionError(f"Density(scope={self.scope!r}): must be one of {', '.join(_SCOPES)}.")
+
+    def select(self, scores: Sequence[UnitScores], candidates: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Choose units.
+
+        Raises:
+            TicketError: if fewer units are candidates than the density asks for.
+        """
+        values = [entry.score for entry in scores]
+        sizes = [len(one) for one in values]
+        if self.scope == "global":
+            return _largest(values, candidates, self._count(sum(sizes)))
+        return [
+            _largest([one], [allowed], self._count(size))[0]
+            for one, allowed, size in zip(values, candidates, sizes, strict=True)
+        ]
+
+    def _count(self, units: int) -> int:
+        return max(1, round(self.rho * units))
+
+
+def describe(selector: Selector) -> dict[str, Any]:
+    """A selector as JSON values, for a ticket's provenance."""
+    options: Mapping[str, Any] = asdict(selector)  # type: ignore[call-overload]
+    return {"name": type(selector).__name__, **options}
+
+
+def _largest(values: Sequence[np.ndarray], candidates: Sequence[np.ndarray], k: int) -> list[np.ndarray]:
+    """Exactly k candidates by score descending, then position ascending; sorted indices per group."""
+    flat = np.concatenate([np.where(allowed, one, -np.inf) for one, allowed in zip(values, candidates, strict=True)])
+    allowed = np.concatenate(list(candidates))
+    available = int(allowed.sum())
+    if k > available:
+        raise TicketError(
+            f"{k} units are asked for, but only {available} of {len(flat)} can be selected (units that did not change "
+            "or that are no candidates are left out). Ask for fewer."
+        )
+    threshold = np.partition(flat, len(flat) - k)[len(flat) - k]
+    above = np.flatnonzero(flat > threshold)
+    ties = np.flatnonzero((flat == threshold) & allowed)[: k - len(above)]
+    chosen = np.sort(np.concatenate([above, ties]))
+    bounds = np.cumsum([0, *(len(one) for one in values)])
+    return [chosen[(chosen >= low) & (chosen < high)] - low for low, high in pairwise(bounds)]

@@ -1,0 +1,1 @@
+"""Finders whose evidence is two checkpoints: before and after the probe."""

@@ -1,0 +1,98 @@
+"""Controls: tickets of the same kind and size, chosen otherwise. A ticket that does not beat them has won nothing."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ks_lottery.errors import OptionError, TicketError
+from ks_lottery.ticket.ticket import Provenance, Ticket
+
+
+def random_like(
+    ticket: Ticket,
+    seed: int,
+    *,
+    among: Sequence[int] | np.ndarray | None = None,
+    exclude: Sequence[int] | np.ndarray = (),
+) -> Ticket:
+    """Units drawn at random, as many in each group as the ticket has.
+
+    Args:
+        ticket: what to imitate.
+        seed: of the draw; the same seed gives the same units on every machine.
+        among: unit numbers to draw from; all if None. Rows that no training text uses get no gradient, so a fair
+            draw is among rows that occur.
+        exclude: unit numbers never drawn, for example the ticket's own and those of the prompt.
+
+    Raises:
+        TicketError: if fewer units are left than the ticket has.
+    """
+    generator = np.random.default_rng(seed)
+    indices = {}
+    for name, selection in ticket.selections.items():
+        pool = np.setdiff1d(_pool(selection.group.num_units, among), np.asarray(exclude, dtype=np.int64))
+        if len(pool) < len(selection):
+            raise TicketError(
+                f"A random control needs {len(selection)} units of group {name!r}, but only {len(pool)} are left to "
+                "draw from. Exclude fewer, or draw among more."
+            )
+        indices[name] = generator.choice(pool, size=len(selection), replace=False)
+    details = {"seed": seed, "like": ticket.fingerprint, "excluded": len(exclude), "among": _size(among)}
+    return ticket.with_units(indices, Provenance("random_like", details))
+
+
+def frequency_like(ticket: Ticket, counts: Sequence[int] | np.ndarray, *, exclude: Sequence[int] = ()) -> Ticket:
+    """The units that occur most often in the training text, as many in each group as the ticket has.
+
+    Args:
+        ticket: what to imitate.
+        counts: [num_units] occurrences of each token; ties go to the smaller token id.
+        exclude: unit numbers left out, for example padding.
+
+    Raises:
+        OptionError: if `counts` does not have one entry per unit.
+
+    Source:
+        Frequency Tuning, the control of Yuan et al. 2025 (KS-Lottery).
+    """
+    counts = np.array(counts, dtype=np.int64)
+    indices = {}
+    for name, selection in ticket.selections.items():
+        if counts.shape != (selection.group.num_units,):
+            raise OptionError(
+                f"counts has shape {counts.shape}, but group {name!r} has {selection.group.num_units} units; "
+                "give one count per unit."
+            )
+        ranked = np.argsort(-counts, kind="stable")
+        ranked = ranked[~np.isin(ranked, np.asarray(exclude, dtype=np.int64))]
+        indices[name] = ranked[: len(selection)]
+    return ticket.with_units(indices, Provenance("frequency_like", {"like": ticket.fingerprint}))
+
+
+def these_rows(ticket: Ticket, rows: Sequence[int] | np.ndarray, name: str = "these_rows") -> Ticket:
+    """Exactly the given units in every group: the rows of a prompt, one structural row, a list from a paper.
+
+    Args:
+        ticket: whose base model and groups to use.
+        rows: unit numbers.
+        name: what the control is called in tables.
+    """
+    units = np.unique(np.asarray(rows, dtype=np.int64))
+    return ticket.with_units(dict.fromkeys(ticket.selections, units), Provenance(name, {"like": ticket.fingerprint}))
+
+
+def structural_row(ticket: Ticket, row: int) -> Ticket:
+    """One single unit, such as the newline token's row.
+
+    An independent, unreviewed replication of KS-Lottery found that one structural row gives most of the gain of 18, so
+    this control stands in every table.
+    """
+    return these_rows(ticket, [row], "structural_row")
+
+
+def _pool(num_units: int, among: Sequence[int] | np.ndarray | None) -> np.ndarray:
+    return np.arange(num_units) if among is None else np.unique(np.asarray(among, dtype=np.int64))
+
+
+def _size(among: Sequence[int] | np.ndarray | None) -> int | None:
+    return None if among is None else len(among)

@@ -1,0 +1,1 @@
+"""WHAT can be chosen: units of a model, described by slabs of its parameters."""

@@ -1,0 +1,107 @@
+"""The README and the documents: their code runs, their commands parse, their links lead somewhere."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import torch
+from options import parse_options
+from transformers import TrainingArguments
+from translate import RunArguments
+from translation_data import DataArguments
+from translation_options import EvaluationArguments, ModelArguments, TuningArguments
+from translation_ticket import TicketArguments
+
+from ks_lottery.finders.base import FINDERS, finder
+from ks_lottery.finders.search import find_ticket
+from ks_lottery.finders.select import TopK
+from ks_lottery.training.examples import ResponseCollator
+from tests.tiny_models import shifted, tiny_llama
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+OPTIONS = (ModelArguments, DataArguments, TicketArguments, TuningArguments, EvaluationArguments, RunArguments)
+
+
+def blocks(document: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", document.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+
+
+def commands(document: Path) -> list[str]:
+    text = document.read_text(encoding="utf-8").replace("\\\n", " ")
+    return [line.strip() for line in text.splitlines() if line.strip().startswith(("accelerate launch ", "make "))]
+
+
+@pytest.fixture
+def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    tiny_llama().save_pretrained("base-model")
+    shifted(tiny_llama(), list(range(3, 40)), size=100.0).save_pretrained("tuned-model")
+
+
+def test_the_code_of_the_readme_runs(models: None, capsys: pytest.CaptureFixture[str]) -> None:
+    ids = torch.randint(3, 60, (4, 12)).tolist()
+    names: dict[str, object] = {
+        "args": TrainingArguments(
+            output_dir="trainer", max_steps=2, report_to="none", use_cpu=True, save_strategy="no"
+        ),
+        "dataset": [{"input_ids": row, "labels": row} for row in ids],
+        "collator": ResponseCollator(pad_token_id=0),
+    }
+    found = blocks(ROOT / "README.md", "python")
+    assert len(found) == 3
+    for block in found:
+        exec(compile(block, "README.md", "exec"), names)
+    assert "Ticket(update, token_rows, input: 18 of 64" in capsys.readouterr().out
+    assert Path("adapter/adapter_config.json").is_file()
+    assert names["model"].peft_config["default"].peft_type == "TRAINABLE_TOKENS"  # type: ignore[attr-defined]
+
+
+def test_code_stands_by_line_ten_after_one_sentence() -> None:
+    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    assert lines[0].count(".") == 1
+    assert "find_ticket(" in "\n".join(lines[:10])
+
+
+def test_the_finder_of_the_architecture_page_works() -> None:
+    (block,) = blocks(ROOT / "docs" / "architecture.md", "python")
+    imports = """
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+import torch
+from ks_lottery.checkpoints.pair import paired_chunks
+from ks_lottery.finders.base import FINDERS, Evidence, Shift, UnitScores
+from ks_lottery.ticket.ticket import Kind
+from ks_lottery.units.slab import UnitGroup
+"""
+    try:
+        exec(compile(imports + block, "architecture.md", "exec"), {"__name__": "example"})
+        ticket = find_ticket(
+            tiny_llama(), shifted(tiny_llama(), [7, 3]), "token_rows", finder("largest_value"), TopK(2)
+        )
+        assert ticket.indices["input"].tolist() == [3, 7]
+    finally:
+        FINDERS._entries.pop("largest_value", None)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_commands_parse(document: Path) -> None:
+    targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    for command in commands(document):
+        words = shlex.split(command, comments=True)
+        if words[0] == "make":
+            assert words[1] in targets, command
+            continue
+        script = next(index for index, word in enumerate(words) if word.endswith(".py"))
+        assert words[script] == "recipes/translate.py", command
+        arguments = [str(ROOT / word) if word.endswith(".yaml") else word for word in words[script + 1 :]]
+        arguments = [value for value in arguments if value != "..."]
+        assert len(parse_options(OPTIONS, arguments, "pocket.yaml", "quick.yaml")) == len(OPTIONS)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_lead_somewhere(document: Path) -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", document.read_text(encoding="utf-8")):
+        assert (document.parent / target).exists(), target
