@@ -5,7 +5,6 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import binomtest
 
 from ks_lottery.errors import DataError, OptionError
 
@@ -59,6 +58,8 @@ def clopper_pearson(
             "Count both on the same held-out data."
         )
     _check_confidence(confidence)
+    from scipy.stats import binomtest
+
     test = binomtest(successes, trials, alternative="greater" if side == "lower" else "two-sided")
     interval = test.proportion_ci(confidence_level=confidence, method="exact")
     return Interval(successes / trials, float(interval.low), float(interval.high))

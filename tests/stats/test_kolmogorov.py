@@ -9,7 +9,7 @@ from hypothesis.extra.numpy import arrays
 from scipy.stats import ks_2samp
 
 from ks_lottery.errors import UnitError
-from ks_lottery.stats import kolmogorov
+from ks_lottery.stats import rows
 from ks_lottery.stats.kolmogorov import two_sample_statistic
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
@@ -128,8 +128,8 @@ def test_chunks_do_not_show(monkeypatch):
     whole = two_sample_statistic(before, after)
     assert (whole[1::3] == 0).all()
     assert (whole[::3] > 0).all()
-    for chunk_values in (1, 33 * 7, 33 * 50):
-        monkeypatch.setattr(kolmogorov, "_CHUNK_VALUES", chunk_values)
+    for block_bytes in (1, 33 * 4 * 7, 33 * 4 * 50):
+        monkeypatch.setattr(rows, "_BLOCK_BYTES", block_bytes)
         assert torch.equal(whole, two_sample_statistic(before, after))
 
 
@@ -155,7 +155,7 @@ def test_at_most_64_mib_beyond_the_inputs(dtype):
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 @pytest.mark.parametrize("side", ["before", "after", "both"])
 def test_non_finite_values_are_refused_with_the_row(dtype, value, side, monkeypatch):
-    monkeypatch.setattr(kolmogorov, "_CHUNK_VALUES", 20)
+    monkeypatch.setattr(rows, "_BLOCK_BYTES", 40)
     before, after = torch.ones(2, 9, 10, dtype=dtype)
     if side != "after":
         before[7, 4] = value

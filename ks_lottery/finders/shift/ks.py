@@ -1,21 +1,17 @@
 """KS-Lottery: units whose distribution of values shifted, by the two-sample Kolmogorov-Smirnov test."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
-
-from ks_lottery.checkpoints.pair import paired_chunks
 from ks_lottery.errors import UnitError
 from ks_lottery.finders.base import FINDERS, Evidence, Shift, UnitScores
-from ks_lottery.finders.shift.rows import row_shift, single_row_slab
-from ks_lottery.stats.kolmogorov import two_sample_statistic
+from ks_lottery.finders.shift.rows import compared_rows, single_row_slab
+from ks_lottery.stats.kolmogorov import MIN_VALUES_PER_UNIT
 from ks_lottery.stats.pvalues import log_p_values
 from ks_lottery.ticket.ticket import Kind
 from ks_lottery.units.slab import UnitGroup
-
-_SMALLEST_SAMPLE = 8
 
 
 @FINDERS.register("ks")
@@ -53,25 +49,19 @@ class KolmogorovSmirnov:
         assert isinstance(evidence, Shift)
         for group in groups:
             slab = single_row_slab(group, self.name)
-            size = int(np.prod(evidence.before.shape(slab.parameter)[1:]))
-            if size < _SMALLEST_SAMPLE:
+            size = math.prod(evidence.before.shape(slab.parameter)[1:])
+            if size < MIN_VALUES_PER_UNIT:
                 raise UnitError(
-                    f"Finder 'ks' compares distributions and needs at least {_SMALLEST_SAMPLE} values per unit, but "
+                    f"Finder 'ks' compares distributions and needs at least {MIN_VALUES_PER_UNIT} values per unit, but "
                     f"units of {group.name!r} have {size}. Use finder 'magnitude'."
                 )
-            heights = np.zeros(group.num_units, dtype=np.int64)
-            shift = np.zeros(group.num_units)
-            norm = np.zeros(group.num_units)
-            changed = np.zeros(group.num_units, dtype=bool)
-            for start, old, new in paired_chunks(evidence.before, evidence.after, slab.parameter):
-                here = slice(start, start + len(old))
-                heights[here] = np.asarray(two_sample_statistic(old, new, name=slab.parameter, first_row=start))
-                shift[here], norm[here], changed[here] = row_shift(old, new)
-            log_p = log_p_values(heights, size)
+            rows = compared_rows(group, slab, evidence, statistic=True)
+            assert rows.statistic is not None
+            log_p = log_p_values(rows.statistic, size)
             columns = {
-                "statistic": heights / size,
+                "statistic": rows.statistic / size,
                 "log_p": log_p,
-                "shift": shift,
-                "relative_shift": np.divide(shift, norm, out=np.zeros_like(shift), where=norm > 0),
+                "shift": rows.shift,
+                "relative_shift": rows.relative_shift,
             }
-            yield UnitScores(group, score=heights / size, changed=changed, columns=columns, log_p=log_p)
+            yield UnitScores(group, score=rows.statistic / size, changed=rows.changed, columns=columns, log_p=log_p)

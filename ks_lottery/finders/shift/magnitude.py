@@ -4,13 +4,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-import numpy as np
-import torch
-
-from ks_lottery.checkpoints.pair import paired_chunks
-from ks_lottery.errors import OptionError, UnitError
+from ks_lottery.errors import OptionError
 from ks_lottery.finders.base import FINDERS, Evidence, Shift, UnitScores
-from ks_lottery.finders.shift.rows import row_shift, single_row_slab
+from ks_lottery.finders.shift.rows import compared_rows, single_row_slab
 from ks_lottery.ticket.ticket import Kind
 from ks_lottery.units.slab import UnitGroup
 
@@ -58,23 +54,7 @@ class Magnitude:
         assert isinstance(evidence, Shift)
         for group in groups:
             slab = single_row_slab(group, self.name)
-            shift, norm = np.zeros(group.num_units), np.zeros(group.num_units)
-            changed = np.zeros(group.num_units, dtype=bool)
-            for start, old, new in paired_chunks(evidence.before, evidence.after, slab.parameter):
-                here = slice(start, start + len(old))
-                shift[here], norm[here], changed[here] = row_shift(old, new)
-                _require_finite(slab.parameter, start, old, new)
-            relative = np.divide(shift, norm, out=np.zeros_like(shift), where=norm > 0)
-            score = relative if self.relative_to == "before" else shift
-            yield UnitScores(group, score=score, changed=changed, columns={"shift": shift, "relative_shift": relative})
-
-
-def _require_finite(parameter: str, start: int, *both: torch.Tensor) -> None:
-    for which, values in zip(("before", "after"), both, strict=True):
-        bad = ~torch.isfinite(values).reshape(len(values), -1).all(dim=1)
-        if bad.any():
-            row = start + int(bad.nonzero()[0])
-            raise UnitError(
-                f"Row {row} of {parameter!r} holds NaN or infinity in {which}. The run diverged: lower the learning "
-                "rate, or take an earlier checkpoint."
-            )
+            rows = compared_rows(group, slab, evidence, statistic=False)
+            columns = {"shift": rows.shift, "relative_shift": rows.relative_shift}
+            score = columns["relative_shift" if self.relative_to == "before" else "shift"]
+            yield UnitScores(group, score=score, changed=rows.changed, columns=columns)

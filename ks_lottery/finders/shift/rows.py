@@ -1,9 +1,13 @@
-"""How far each row moved, and the one-slab form that row finders read."""
+"""Units that are whole rows of one parameter, compared in one pass over both checkpoints."""
+
+import math
 
 import numpy as np
-import torch
 
+from ks_lottery.checkpoints.pair import paired_chunks
 from ks_lottery.errors import UnitError
+from ks_lottery.finders.base import Shift
+from ks_lottery.stats.comparison import RowComparison, compare_rows
 from ks_lottery.units.slab import Slab, UnitGroup
 
 
@@ -22,20 +26,36 @@ def single_row_slab(group: UnitGroup, finder: str) -> Slab:
     return slab
 
 
-def row_shift(before: torch.Tensor, after: torch.Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Norms of the moves.
+def compared_rows(group: UnitGroup, slab: Slab, evidence: Shift, statistic: bool) -> RowComparison:
+    """Compare every unit of a group, in pieces.
 
     Args:
-        before: [rows, ...] float.
-        after: same shape and dtype.
+        group: units that are rows.
+        slab: their one slab.
+        evidence: both checkpoints.
+        statistic: whether the Kolmogorov-Smirnov statistic is wanted.
 
-    Returns:
-        [rows] float64 norm of after - before, [rows] float64 norm of before, [rows] bool whether any value differs.
+    Raises:
+        UnitError: if a row is too short for the statistic, or holds NaN or infinity.
+        CheckpointError: if before and after cannot be compared.
+
+    Cost:
+        Streams both tensors once.
     """
-    old, new = before.reshape(len(before), -1), after.reshape(len(after), -1)
-    changed = (old != new).any(dim=1)
-    shift = torch.zeros(len(old), dtype=torch.float64, device=old.device)
-    moved = new[changed].double().sub_(old[changed])
-    shift[changed] = torch.linalg.vector_norm(moved, dim=1)
-    norm = torch.linalg.vector_norm(old, dim=1, dtype=torch.float64)
-    return shift.cpu().numpy(), norm.cpu().numpy(), changed.cpu().numpy()
+    n = math.prod(evidence.before.shape(slab.parameter)[1:])
+    pieces = [
+        compare_rows(
+            old.reshape(len(old), n),
+            new.reshape(len(new), n),
+            name=slab.parameter,
+            first_row=start,
+            statistic=statistic,
+        )
+        for start, old, new in paired_chunks(evidence.before, evidence.after, slab.parameter)
+    ]
+    return RowComparison(
+        np.concatenate([piece.statistic for piece in pieces if piece.statistic is not None]) if statistic else None,
+        np.concatenate([piece.changed_values for piece in pieces]),
+        np.concatenate([piece.squared_shift for piece in pieces]),
+        np.concatenate([piece.squared_norm for piece in pieces]),
+    )

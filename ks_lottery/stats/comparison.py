@@ -1,0 +1,140 @@
+"""Everything that one pass over pairs of rows can tell: the statistic, how many values changed, how far they moved."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ks_lottery.stats.floats import FORMATS, FloatBits, Values, bits_of, is_tensor, on_gpu
+from ks_lottery.stats.kolmogorov import MIN_VALUES_PER_UNIT, require_pairs, two_sample_statistic
+from ks_lottery.stats.rows import RowSorter, for_each_block, kernels
+
+if TYPE_CHECKING:
+    import torch
+
+_GPU_CHUNK_VALUES = 2**21  # float64 copies of both sides stay below 64 MiB
+
+
+@dataclass(frozen=True, slots=True)
+class RowComparison:
+    """What became of each row.
+
+    Attributes:
+        statistic: [units] int64, h with D = h / n; None if it was not asked for.
+        changed_values: [units] int64, values whose bits differ.
+        squared_shift: [units] float64, sum of (after - before)^2.
+        squared_norm: [units] float64, sum of before^2.
+    """
+
+    statistic: NDArray[np.int64] | None
+    changed_values: NDArray[np.int64]
+    squared_shift: NDArray[np.float64]
+    squared_norm: NDArray[np.float64]
+
+    @property
+    def shift(self) -> NDArray[np.float64]:
+        """[units] Euclidean norm of after - before."""
+        return np.sqrt(self.squared_shift)
+
+    @property
+    def relative_shift(self) -> NDArray[np.float64]:
+        """[units] that over the norm of before; 0 where before is zero."""
+        norm = np.sqrt(self.squared_norm)
+        return np.divide(self.shift, norm, out=np.zeros_like(norm), where=norm > 0)
+
+    @property
+    def changed(self) -> NDArray[np.bool_]:
+        """[units] whether any bit differs."""
+        return self.changed_values > 0
+
+
+def compare_rows(
+    before: Values,
+    after: Values,
+    *,
+    name: str = "rows",
+    first_row: int = 0,
+    statistic: bool = True,
+    threads: int | None = None,
+) -> RowComparison:
+    """Compare rows in one pass over the memory.
+
+    Args:
+        before: [units, n] float16, bfloat16, float32 or float64: numpy, torch or bits, on any device.
+        after: the same kind, shape and dtype.
+        name: what the rows belong to, for error messages.
+        first_row: number of the first row in the whole that these rows are a piece of, for error messages.
+        statistic: whether the Kolmogorov-Smirnov statistic is wanted.
+        threads: how many; one per processor, at most 8, if None.
+
+    Returns:
+        float64 sums; the statistic is exact.
+
+    Raises:
+        UnitError: as `two_sample_statistic`; the least row length only matters for the statistic.
+
+    Cost:
+        One read of both sides, and for changed rows O(n log n) if the statistic is wanted. At most 64 MiB beyond the
+        inputs.
+    """
+    require_pairs(before, after, name, least=MIN_VALUES_PER_UNIT if statistic else 0)
+    if on_gpu(before) and is_tensor(after):
+        return _compare_on_gpu(before, after, name, first_row, statistic)
+    x, y = bits_of(before, name), bits_of(after, name)
+    units = len(x)
+    result = RowComparison(
+        np.zeros(units, dtype=np.int64) if statistic else None,
+        np.zeros(units, dtype=np.int64),
+        np.zeros(units),
+        np.zeros(units),
+    )
+
+    def work(sorter: RowSorter, block: slice) -> None:
+        _compare_block(x[block], y[block], sorter, block, result)
+
+    for_each_block(x, work, name, first_row, threads)
+    return result
+
+
+def _compare_block(before: FloatBits, after: FloatBits, sorter: RowSorter, block: slice, result: RowComparison) -> None:
+    x, y = np.ascontiguousarray(before.array), np.ascontiguousarray(after.array)
+    rows = sorter.changed(x, y, block.start)
+    if result.statistic is not None:
+        result.statistic[block][rows] = sorter.statistic(x, y, rows, block.start)
+    else:
+        sorter.require_finite_rows(x, y, rows, block.start)
+    count = np.empty(len(rows), dtype=np.int64)
+    kernels().count_changed(x, y, rows, count)
+    result.changed_values[block][rows] = count
+    dtype = before.dtype
+    if dtype == "bfloat16":
+        kernels().squared_norms_bfloat16(x, result.squared_norm[block])
+    else:
+        kernels().squared_norms(_floats(x, dtype), result.squared_norm[block])
+    squares = np.empty(len(rows))
+    kernels().squared_moves(_floats(x[rows], dtype), _floats(y[rows], dtype), squares)
+    result.squared_shift[block][rows] = squares
+
+
+def _floats(bits: NDArray[np.signedinteger], dtype: str) -> NDArray[np.floating]:
+    """Float32 or float64 values of the rows."""
+    values = FloatBits(bits, dtype).values()
+    return values.astype(np.float32) if dtype == "float16" else values
+
+
+def _compare_on_gpu(
+    before: "torch.Tensor", after: "torch.Tensor", name: str, first_row: int, statistic: bool
+) -> RowComparison:
+    import torch
+
+    h = two_sample_statistic(before, after, name=name, first_row=first_row) if statistic else None
+    integer = getattr(torch, FORMATS[str(before.dtype).removeprefix("torch.")].integer)
+    columns: list[list[torch.Tensor]] = [[], [], []]
+    for x, y in zip(*(side.split(max(1, _GPU_CHUNK_VALUES // side.shape[1])) for side in (before, after)), strict=True):
+        columns[0].append((x.view(integer) != y.view(integer)).sum(dim=1))
+        columns[1].append((y.double() - x.double()).square_().sum(dim=1))
+        columns[2].append(x.double().square_().sum(dim=1))
+    return RowComparison(
+        None if h is None else h.cpu().numpy(), *(torch.cat(column).cpu().numpy() for column in columns)
+    )

@@ -1,0 +1,191 @@
+"""The engine of the row-wise statistic on the CPU: screen, pack, sort, climb."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from time import perf_counter
+from types import ModuleType
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ks_lottery.errors import UnitError
+from ks_lottery.stats.floats import FORMATS, FloatBits
+from ks_lottery.stats.jit import can_compile, worker_count
+
+_BLOCK_BYTES = 2**20  # of one side: what a thread compares at once
+_SORT_BYTES = 2**18  # of one side: what stays in the cache while it is packed, sorted and climbed
+_VALUES_PER_THREAD = 2**18  # fewer values than this are not worth a thread of their own
+
+
+@lru_cache(maxsize=1)
+def kernels() -> ModuleType:
+    """The compiled kernels, or numpy's where nothing can be compiled; both give the same integers."""
+    if can_compile():
+        from ks_lottery.stats import compiled
+
+        return compiled
+    from ks_lottery.stats import vectorised
+
+    return vectorised
+
+
+def for_each_block(
+    before: FloatBits, work: Callable[["RowSorter", slice], None], name: str, first_row: int, threads: int | None
+) -> None:
+    """Call `work` for blocks of rows that together are all of them, on several threads.
+
+    Args:
+        before: [units, n] bits; only its shape and dtype are looked at.
+        work: takes a thread's sorter and the rows of a block.
+        name: what the rows belong to, for error messages.
+        first_row: number of the first row, for error messages.
+        threads: how many; one per processor, at most 8, if None.
+    """
+    n = before.shape[1]
+    rows = max(1, _BLOCK_BYTES // (n * before.array.itemsize))
+    starts = range(0, len(before), rows)
+    workers = min(worker_count(threads), len(starts), max(1, before.array.size // _VALUES_PER_THREAD))
+
+    def some(mine: range) -> None:
+        sorter = RowSorter(n, before.dtype, name, first_row)
+        for start in mine:
+            work(sorter, slice(start, start + rows))
+
+    if workers <= 1:
+        some(starts)
+        return
+    with ThreadPoolExecutor(workers) as pool:
+        list(pool.map(some, (starts[worker::workers] for worker in range(workers))))
+
+
+class RowSorter:
+    """One thread's buffers: 512 KiB, or two rows where that is more.
+
+    Args:
+        n: values per row.
+        dtype: a key of `FORMATS`.
+        name: what the rows belong to, for error messages.
+        first_row: number of the first row of all, for error messages.
+    """
+
+    def __init__(self, n: int, dtype: str, name: str, first_row: int) -> None:
+        integer = np.dtype(FORMATS[dtype].integer)
+        self._dtype, self._name, self._first_row = dtype, name, first_row
+        self._exponent = np.array([FORMATS[dtype].exponent], dtype=integer)
+        self._magnitude = np.array([np.iinfo(integer).max], dtype=integer)
+        capacity = max(1, _SORT_BYTES // (n * integer.itemsize))
+        self._keys = [np.empty((capacity, n), dtype=integer) for _ in range(2)]
+        self._sort_kind = sort_kind(integer.name)
+
+    def changed(self, before: NDArray[Any], after: NDArray[Any], start: int) -> NDArray[np.int64]:
+        """Which rows of a block differ in any bit.
+
+        Args:
+            before: [rows, n] bits, contiguous.
+            after: the same.
+            start: number of the block's first row among all.
+
+        Returns:
+            [changed rows] int64, ascending, counted from the start of the block.
+
+        Raises:
+            UnitError: if an unchanged row holds NaN or infinity.
+        """
+        differs, finite = np.empty(len(before), dtype=bool), np.empty(len(before), dtype=bool)
+        kernels().screen(before, after, self._exponent, differs, finite)
+        if not finite.all():
+            self.require_finite(before, start, "before")
+        return np.flatnonzero(differs)
+
+    def statistic(
+        self, before: NDArray[Any], after: NDArray[Any], rows: NDArray[np.int64], start: int
+    ) -> NDArray[np.int64]:
+        """The integer statistic of some rows of a block.
+
+        Args:
+            before: [rows of the block, n] bits, contiguous.
+            after: the same.
+            rows: [k] which of them, counted from the start of the block.
+            start: number of the block's first row among all.
+
+        Returns:
+            [k] int64.
+
+        Raises:
+            UnitError: if one of them holds NaN or infinity.
+        """
+        result = np.empty(len(rows), dtype=np.int64)
+        capacity = len(self._keys[0])
+        for first in range(0, len(rows), capacity):
+            some = rows[first : first + capacity]
+            sides = []
+            for side, values, buffer in zip(("before", "after"), (before, after), self._keys, strict=True):
+                keys = buffer[: len(some)]
+                kernels().pack(values, some, self._magnitude, keys)
+                keys.sort(axis=1, kind=self._sort_kind)
+                self._require_finite_keys(keys, values, some, start, side)
+                sides.append(keys)
+            kernels().climb(*sides, result[first : first + capacity])
+        return result
+
+    def require_finite_rows(
+        self, before: NDArray[Any], after: NDArray[Any], rows: NDArray[np.int64], start: int
+    ) -> None:
+        """Check that some rows of a block hold numbers on both sides; arguments and errors as `statistic`."""
+        for side, values in (("before", before), ("after", after)):
+            finite = np.empty(len(rows), dtype=bool)
+            kernels().screen(values[rows], values[rows], self._exponent, np.empty(len(rows), dtype=bool), finite)
+            if not finite.all():
+                row = int(rows[(~finite).argmax()])
+                self.require_finite(values[row : row + 1], start + row, side)
+
+    def require_finite(self, bits: NDArray[Any], start: int, side: str) -> None:
+        """Check that rows hold numbers.
+
+        Args:
+            bits: [rows, n].
+            start: number of the first of them among all.
+            side: "before" or "after".
+
+        Raises:
+            UnitError: with the first row that holds NaN or infinity, and where in it.
+        """
+        finite = FloatBits(bits, self._dtype).finite()
+        if not finite.all():
+            row, position = np.argwhere(~finite)[0]
+            count = int((~finite[row]).sum())
+            raise UnitError(
+                f"Row {self._first_row + start + row} of {self._name!r} {side} holds {count} NaN or infinite value(s), "
+                f"the first at position {position}. Leave the row out, or use a checkpoint whose training did not "
+                "diverge."
+            )
+
+    def _require_finite_keys(
+        self, keys: NDArray[Any], values: NDArray[Any], rows: NDArray[np.int64], start: int, side: str
+    ) -> None:
+        """NaN and infinity have the outermost keys."""
+        limit = self._exponent[0]
+        bad = (keys[:, 0] <= -limit) | (keys[:, -1] >= limit)
+        if bad.any():
+            row = int(rows[bad.argmax()])
+            self.require_finite(values[row : row + 1], start + row, side)
+
+
+@lru_cache(maxsize=8)
+def sort_kind(integer: str) -> Literal["quicksort", "stable"]:
+    """The faster of numpy's sorts for an integer type on this machine; the sorted values are the same.
+
+    numpy's default sort of 16-bit integers is vectorised on some processors, and twelve times slower than its radix
+    sort on others.
+    """
+    if np.dtype(integer).itemsize > 2:
+        return "quicksort"
+    sample = np.random.default_rng(0).integers(-(2**15), 2**15, size=(4, 4096)).astype(integer)
+    seconds: dict[Literal["quicksort", "stable"], float] = {}
+    for kind in ("quicksort", "stable", "quicksort", "stable"):  # the first of each warms up
+        started = perf_counter()
+        np.sort(sample, axis=1, kind=kind)
+        seconds[kind] = perf_counter() - started
+    return min(seconds, key=lambda kind: seconds[kind])

@@ -1,0 +1,66 @@
+"""Kernels of the row-wise statistic for numpy, with the results of `compiled`."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Integers = NDArray[Any]
+
+
+def screen(
+    before: Integers, after: Integers, exponent: Integers, changed: NDArray[np.bool_], finite: NDArray[np.bool_]
+) -> None:
+    """Find rows that differ, and whether the others are finite; as `compiled.screen`."""
+    changed[:] = (before != after).any(axis=1)
+    finite[:] = True
+    same = ~changed
+    finite[same] = ((before[same] & exponent) != exponent).all(axis=1)
+
+
+def pack(values: Integers, rows: NDArray[np.int64], magnitude: Integers, keys: Integers) -> None:
+    """Write the order-preserving keys of some rows; as `compiled.pack`."""
+    bits = values[rows]
+    np.copyto(keys, bits)
+    np.negative(bits & magnitude, out=keys, where=bits < 0)
+
+
+def climb(before: Integers, after: Integers, statistic: NDArray[np.int64]) -> None:
+    """Largest h with D >= h/n, for pairs of sorted rows; as `compiled.climb`.
+
+    Bisection on h: all rows whose h lies between the same bounds are compared at once.
+    """
+    pending = [(np.arange(len(before)), before, after, 0, before.shape[1])]
+    while pending:
+        rows, x, y, low, high = pending.pop()
+        if low == high:
+            statistic[rows] = low
+            continue
+        h = (low + high + 1) // 2
+        reached = (x[:, h - 1 :] < y[:, : y.shape[1] - h + 1]).any(axis=1)
+        reached |= (y[:, h - 1 :] < x[:, : x.shape[1] - h + 1]).any(axis=1)
+        for part, bounds in ((reached, (h, high)), (~reached, (low, h - 1))):
+            if part.all():
+                pending.append((rows, x, y, *bounds))
+            elif part.any():
+                pending.append((rows[part], x[part], y[part], *bounds))
+
+
+def count_changed(before: Integers, after: Integers, rows: NDArray[np.int64], count: NDArray[np.int64]) -> None:
+    """Number of values of some rows whose bits differ; as `compiled.count_changed`."""
+    count[:] = (before[rows] != after[rows]).sum(axis=1)
+
+
+def squared_norms(values: NDArray[np.floating], total: NDArray[np.float64]) -> None:
+    """Sum of squares of each row; as `compiled.squared_norms`, up to the order of the additions."""
+    total[:] = np.square(values, dtype=np.float64).sum(axis=1)
+
+
+def squared_norms_bfloat16(bits: Integers, total: NDArray[np.float64]) -> None:
+    """Sum of squares of each row of bfloat16; as `compiled.squared_norms_bfloat16`, up to the order of additions."""
+    squared_norms((bits.astype(np.int32) << 16).view(np.float32), total)
+
+
+def squared_moves(before: NDArray[np.floating], after: NDArray[np.floating], total: NDArray[np.float64]) -> None:
+    """Sum of squares of after - before; as `compiled.squared_moves`, up to the order of the additions."""
+    total[:] = np.square(np.subtract(after, before, dtype=np.float64)).sum(axis=1)
