@@ -18,7 +18,8 @@ class TokenRows:
     """One unit per vocabulary row.
 
     Groups: `input` and/or `output` where the matrices are separate; one group `tied` where the model ties them, since
-    a row is then read and predicted with the same numbers and cannot move at one end only.
+    a row is then read and predicted with the same numbers and cannot move at one end only. A model with a task head
+    predicts no tokens and has only `input`, whatever its configuration says of ties.
 
     Raises:
         OptionError: if `ends` is none of its values.
@@ -48,17 +49,22 @@ class TokenRows:
             UnitError: if one end of tied embeddings is asked for alone, or the model lacks the matrix.
             UnknownNameError: if the architecture is not in the table.
         """
-        names = architecture(layout.model_type)
-        if layout.tied:
+        embedding = input_embedding(layout)
+        if layout.task_head is not None and self.ends in ("output", "both"):
+            raise UnitError(
+                f"TokenRows(ends={self.ends!r}): this {layout.model_type!r} model ends in {layout.task_head!r} and has "
+                "no output head for tokens. Use TokenRows(), which takes the input embedding."
+            )
+        if layout.tied and layout.task_head is None:
             if self.ends in ("input", "output"):
                 raise UnitError(
                     f"TokenRows(ends={self.ends!r}): this {layout.model_type!r} model ties its embeddings, so "
-                    f"{names.input_embedding!r} is also the output head and a row cannot change at one end alone. "
+                    f"{embedding!r} is also the output head and a row cannot change at one end alone. "
                     "Use TokenRows(ends='both'), or untie the model first (model.config.tie_word_embeddings = False "
                     "with a copied head)."
                 )
-            return (self._group("tied", names.input_embedding, layout),)
-        ends = {"input": names.input_embedding, "output": names.output_head}
+            return (self._group("tied", embedding, layout),)
+        ends = {"input": embedding, "output": architecture(layout.model_type).output_head}
         wanted = ("input", "output") if self.ends == "both" else (self.ends or "input",)
         return tuple(self._group(end, ends[end], layout) for end in wanted)
 
@@ -71,3 +77,21 @@ class TokenRows:
                 "Register the right name with ks_lottery.units.architecture.register_architecture."
             )
         return UnitGroup(name, (Slab(parameter, dim=0),), num_units=shape[0])
+
+
+def input_embedding(layout: ModelLayout) -> str:
+    """Name of the [V, d] parameter that turns tokens into vectors, as this model spells it.
+
+    Raises:
+        UnitError: if the architecture reads no tokens, or the model lacks the matrix.
+        UnknownNameError: if the architecture is not in the table.
+    """
+    name = architecture(layout.model_type).input_embedding
+    if not name:
+        raise UnitError(
+            f"A {layout.model_type!r} model reads no tokens, so it has no token rows. Use units='heads', 'neurons', "
+            "'layers', 'matrix_rows' or 'weights'."
+        )
+    name = layout.under(name)
+    layout.shape(name)
+    return name
