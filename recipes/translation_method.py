@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ks_lottery.checkpoints.safetensors_file import SafetensorsFile
+from ks_lottery.stats.floats import FORMATS
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ def saved_size(folder: Path) -> dict[str, int]:
     files = [adapter] if adapter.exists() else sorted((folder / "probe" / "after").glob("trained-*.safetensors"))
     tensors = [entry for file in files for entry in SafetensorsFile(file).entries.values()]
     return {
-        "trainable": sum(math.prod(tensor.shape) for tensor in tensors if tensor.dtype.is_floating_point),
+        "trainable": sum(math.prod(tensor.shape) for tensor in tensors if tensor.dtype in FORMATS),
         "adapter_bytes": sum(file.stat().st_size for file in files),
     }
 

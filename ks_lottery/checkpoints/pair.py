@@ -1,38 +1,57 @@
 """Before and after, read side by side."""
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-import torch
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
-from ks_lottery.checkpoints.reader import Checkpoint
+from ks_lottery.checkpoints.checkpoint import Checkpoint, Rows
 from ks_lottery.errors import CheckpointError
+from ks_lottery.stats.floats import FloatBits
+
+if TYPE_CHECKING:
+    import torch
 
 
-def paired_chunks(
-    before: Checkpoint, after: Checkpoint, parameter: str
-) -> Iterator[tuple[int, torch.Tensor, torch.Tensor]]:
+def paired_chunks(before: Checkpoint, after: Checkpoint, parameter: str) -> Iterator[tuple[int, Rows, Rows]]:
     """Walk over one parameter of two checkpoints in step; a progress bar shows when it takes longer than two seconds.
 
     Yields:
-        (number of the first row, [rows, ...] before, [rows, ...] after), both of one dtype, on one device.
+        (number of the first row, [rows, ...] before, [rows, ...] after), of one dtype: both bits, or both tensors on
+        one GPU where one of them lies there. They are valid until the next step, and to be read only.
 
     Raises:
-        CheckpointError: if the parameter is missing, or differs in shape or dtype; with both values.
+        CheckpointError: if the parameter is missing, differs in shape or dtype (with both values), or holds no floats.
     """
     require_comparable(before, after, parameter)
     pairs = zip(before.chunks(parameter), after.chunks(parameter), strict=True)
-    with tqdm(total=before.shape(parameter)[0], desc=parameter, unit="row", delay=2, leave=False) as bar:
+    rows = sum(before.shape(parameter)[:1]) or 1
+    with tqdm(total=rows, desc=parameter, unit="row", delay=2, leave=False) as bar:
         for (start, old), (_, new) in pairs:
-            yield start, old, new.to(old.device)
+            yield start, *together(old, new)
             bar.update(len(old))
+
+
+def together(old: Rows, new: Rows) -> tuple[Rows, Rows]:
+    """Rows of two checkpoints as they are if both are bits, else both on the device of the first that is a tensor."""
+    if isinstance(old, FloatBits):
+        return (old, new) if isinstance(new, FloatBits) else (_on_device_of(new, old), new)
+    return old, _on_device_of(old, new)
+
+
+def _on_device_of(other: "torch.Tensor", rows: Rows) -> "torch.Tensor":
+    import torch
+
+    if isinstance(rows, FloatBits):
+        rows = torch.from_numpy(rows.array.copy()).view(getattr(torch, rows.dtype))
+    return rows.to(other.device)
 
 
 def require_comparable(before: Checkpoint, after: Checkpoint, parameter: str) -> None:
     """Check that a parameter can be compared between two checkpoints.
 
     Raises:
-        CheckpointError: as `paired_chunks`.
+        CheckpointError: if it is missing, or differs in shape or dtype; with both values.
     """
     for which, checkpoint in (("before", before), ("after", after)):
         if parameter not in checkpoint.names():

@@ -1,123 +1,30 @@
-"""Checkpoints: a live model, a folder of safetensors, or a Hub repository, behind one small interface."""
+"""Opening checkpoints: a live model, a folder of safetensors, or a Hub repository, behind one small interface."""
 
-import abc
-import json
-import math
 import os
-from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
-import torch
 from typing_extensions import override
 
+from ks_lottery.checkpoints.checkpoint import Checkpoint
+from ks_lottery.checkpoints.config_file import ConfigFile
 from ks_lottery.checkpoints.download import download
+from ks_lottery.checkpoints.live_model import ModelCheckpoint
 from ks_lottery.checkpoints.safetensors_file import SafetensorsFile
+from ks_lottery.checkpoints.strict_json import strict_json_file
 from ks_lottery.errors import CheckpointError
-from ks_lottery.units.architecture import live_names
-from ks_lottery.units.layout import ModelLayout
+from ks_lottery.stats.floats import FloatBits
+from ks_lottery.units.architecture import architecture, architectures, live_names
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PretrainedConfig
 
-_CHUNK_BYTES = 16 * 2**20
+__all__ = ["Checkpoint", "FolderCheckpoint", "HubCheckpoint", "ModelCheckpoint", "open_checkpoint"]
+
 _WEIGHTS = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
-
-
-class Checkpoint(abc.ABC):
-    """Weights that can be read one piece of one tensor at a time.
-
-    Attributes:
-        name: what people call it: a folder, a Hub id, a model's `name_or_path`.
-        revision: commit of a Hub repository, else None.
-        config: the transformers configuration.
-    """
-
-    name: str
-    revision: str | None = None
-    config: "PretrainedConfig"
-
-    @abc.abstractmethod
-    def names(self) -> tuple[str, ...]:
-        """Parameter names; tied parameters once, under the input embedding's name."""
-
-    @abc.abstractmethod
-    def shape(self, name: str) -> tuple[int, ...]:
-        """Shape of a parameter."""
-
-    @abc.abstractmethod
-    def dtype(self, name: str) -> torch.dtype:
-        """Dtype that a parameter is stored in."""
-
-    @abc.abstractmethod
-    def rows(self, name: str, start: int = 0, stop: int | None = None) -> torch.Tensor:
-        """Rows `start` to `stop` of a parameter's first dimension, without copying more than those."""
-
-    def chunks(self, name: str, chunk_bytes: int = _CHUNK_BYTES) -> Iterator[tuple[int, torch.Tensor]]:
-        """Walk over a parameter's rows.
-
-        Args:
-            name: parameter.
-            chunk_bytes: upper bound of one piece, in bytes of the stored dtype; at least one row is yielded.
-
-        Yields:
-            (number of the first row, [rows, ...] tensor); the tensor is valid until the next step.
-        """
-        shape = self.shape(name)
-        row_bytes = max(1, math.prod(shape[1:]) * self.dtype(name).itemsize)
-        step = max(1, chunk_bytes // row_bytes)
-        for start in range(0, shape[0], step):
-            yield start, self.rows(name, start, min(start + step, shape[0]))
-            self.release(name)
-
-    def release(self, name: str) -> None:
-        """Give back what reading a parameter keeps in memory, where that is possible."""
-        return
-
-    def layout(self) -> ModelLayout:
-        """The model's skeleton, for granularities."""
-        return ModelLayout(
-            model_type=self.config.model_type,
-            shapes={name: self.shape(name) for name in self.names()},
-            tied=is_tied(self.config),
-        )
-
-    def num_parameters(self) -> int:
-        """Number of single weights in the model, tied ones counted once."""
-        return sum(math.prod(self.shape(name)) for name in self.names())
-
-
-class ModelCheckpoint(Checkpoint):
-    """The weights of a live `transformers` model, as they are now."""
-
-    def __init__(self, model: torch.nn.Module) -> None:
-        self.config = model.config
-        self.name = str(getattr(self.config, "name_or_path", "") or type(model).__name__)
-        self._parameters = dict(model.named_parameters())
-
-    @override
-    def names(self) -> tuple[str, ...]:
-        return tuple(self._parameters)
-
-    @override
-    def shape(self, name: str) -> tuple[int, ...]:
-        return tuple(self._parameter(name).shape)
-
-    @override
-    def dtype(self, name: str) -> torch.dtype:
-        return self._parameter(name).dtype
-
-    @override
-    def rows(self, name: str, start: int = 0, stop: int | None = None) -> torch.Tensor:
-        parameter = self._parameter(name).detach()
-        return parameter if parameter.dim() == 0 else parameter[start:stop]
-
-    def _parameter(self, name: str) -> torch.Tensor:
-        if name not in self._parameters:
-            raise CheckpointError(f"The model {self.name!r} has no parameter {name!r}.")
-        return self._parameters[name]
 
 
 class FolderCheckpoint(Checkpoint):
@@ -129,16 +36,32 @@ class FolderCheckpoint(Checkpoint):
         revision: commit that the folder is a copy of.
 
     Raises:
-        CheckpointError: if the folder has no config or no safetensors, or its index names missing files.
+        CheckpointError: if the folder has no readable config or no safetensors, or its index is none or names files
+            outside the folder.
     """
 
     def __init__(self, folder: str | os.PathLike[str], name: str | None = None, revision: str | None = None) -> None:
         self.folder = Path(folder)
         self.name = name or str(folder)
         self.revision = revision
-        self.config = _read_config(self.folder)
+        self._config = ConfigFile(self.folder)
         self._files: dict[str, SafetensorsFile] = {}
         self._places = self._locate()
+
+    @property
+    @override
+    def config(self) -> "PretrainedConfig":
+        return self._config.full
+
+    @property
+    @override
+    def model_type(self) -> str:
+        return self._config.model_type
+
+    @property
+    @override
+    def tied(self) -> bool:
+        return self._config.tied
 
     @override
     def names(self) -> tuple[str, ...]:
@@ -146,40 +69,68 @@ class FolderCheckpoint(Checkpoint):
 
     @override
     def shape(self, name: str) -> tuple[int, ...]:
-        file, stored = self._find(name)
+        file, stored = self.find(name)
         return file.entries[stored].shape
 
     @override
-    def dtype(self, name: str) -> torch.dtype:
-        file, stored = self._find(name)
+    def dtype(self, name: str) -> str:
+        file, stored = self.find(name)
         return file.entries[stored].dtype
 
     @override
-    def rows(self, name: str, start: int = 0, stop: int | None = None) -> torch.Tensor:
-        file, stored = self._find(name)
+    def bits(self, name: str, start: int = 0, stop: int | None = None) -> FloatBits:
+        file, stored = self.find(name)
+        return file.bits(stored, start, stop)
+
+    @override
+    def rows(self, name: str, start: int = 0, stop: int | None = None) -> "torch.Tensor":
+        file, stored = self.find(name)
         return file.rows(stored, start, stop)
 
     @override
     def release(self, name: str) -> None:
-        file, stored = self._find(name)
+        file, stored = self.find(name)
         file.release(stored)
 
     def _locate(self) -> dict[str, tuple[str, str]]:
         """Live parameter name to (file, stored name)."""
         if (self.folder / _INDEX).is_file():
-            try:
-                weight_map = json.loads((self.folder / _INDEX).read_text(encoding="utf-8"))["weight_map"]
-            except (ValueError, KeyError, TypeError) as error:
-                raise CheckpointError(f"{_INDEX} in {self.name!r} cannot be read ({error}). Save it again.") from error
+            weight_map = self._read_index()
         elif (self.folder / _WEIGHTS).is_file():
             weight_map = dict.fromkeys(self._open(_WEIGHTS).entries, _WEIGHTS)
         else:
             raise CheckpointError(self._no_weights())
-        live = live_names(self.config.model_type, weight_map)
-        places = {live[stored]: (weight_map[stored], stored) for stored in sorted(weight_map)}
-        if is_tied(self.config):
-            places.pop("lm_head.weight", None)
+        places: dict[str, tuple[str, str]] = {}
+        for stored, live in sorted(live_names(self.model_type, weight_map).items()):
+            if live in places:
+                raise CheckpointError(
+                    f"{self.name!r} stores {places[live][1][:200]!r} and {stored[:200]!r}, which are both "
+                    f"{live[:200]!r} of a {self.model_type!r} model. Save the model again with save_pretrained."
+                )
+            places[live] = (weight_map[stored], stored)
+        if self.tied:
+            known = self.model_type in architectures()
+            places.pop(architecture(self.model_type).output_head if known else "lm_head.weight", None)
         return places
+
+    def _read_index(self) -> dict[str, str]:
+        """Stored name to file, by the index of a sharded checkpoint."""
+        try:
+            index = strict_json_file(self.folder / _INDEX)
+            weight_map = index.get("weight_map") if isinstance(index, dict) else None
+            if not isinstance(weight_map, dict):
+                raise ValueError("it has no object 'weight_map'")
+            for stored, file in weight_map.items():
+                if not _is_weights_inside(file):
+                    raise ValueError(
+                        f"it puts {stored[:200]!r} into {str(file)[:200]!r}, which is no .safetensors file inside the "
+                        "folder"
+                    )
+        except ValueError as error:
+            raise CheckpointError(
+                f"{_INDEX} in {self.name!r} cannot be read ({error}). Download or save the model again."
+            ) from error
+        return weight_map
 
     def _no_weights(self) -> str:
         if (self.folder / "adapter_config.json").is_file():
@@ -196,15 +147,21 @@ class FolderCheckpoint(Checkpoint):
             )
         return f"{self.name!r} holds no {_WEIGHTS} and no {_INDEX}. Save the model there with save_pretrained."
 
-    def _find(self, name: str) -> tuple[SafetensorsFile, str]:
+    def find(self, name: str) -> tuple[SafetensorsFile, str]:
+        """The file that holds a parameter, and the parameter's name in it.
+
+        Raises:
+            CheckpointError: if there is no such parameter, or its file is missing or damaged.
+            HubError: if its file has to be downloaded and cannot be.
+        """
         if name not in self._places:
             raise CheckpointError(f"The checkpoint {self.name!r} has no tensor {name!r}.")
         file, stored = self._places[name]
         opened = self._open(file)
         if stored not in opened.entries:
             raise CheckpointError(
-                f"{_INDEX} of {self.name!r} says that {stored!r} lies in {file!r}, but it does not, or in a dtype that "
-                "cannot be read. Download or save the model again."
+                f"{_INDEX} of {self.name!r} says that {stored[:200]!r} lies in {file!r}, but it does not. Download or "
+                "save the model again."
             )
         return opened, stored
 
@@ -218,20 +175,23 @@ class FolderCheckpoint(Checkpoint):
 
 
 class HubCheckpoint(FolderCheckpoint):
-    """Safetensors of a Hub repository; a shard is downloaded when a tensor in it is first read."""
+    """Safetensors of a Hub repository; a shard is downloaded when a tensor in it is first read.
+
+    All files are of one commit, also when the branch moves on in between.
+    """
 
     def __init__(self, repo_id: str, revision: str | None = None) -> None:
         config = download(repo_id, "config.json", revision=revision)
-        self._repo_id = repo_id
-        self._revision = revision
         commit = config.parent.name
         for file in (_INDEX, _WEIGHTS):
-            if download(repo_id, file, revision=revision, missing_ok=True) is not None:
+            if download(repo_id, file, revision=commit, missing_ok=True) is not None:
                 break
+        self._repo_id = repo_id
         super().__init__(config.parent, name=repo_id, revision=commit)
 
+    @override
     def _fetch(self, file: str) -> Path:
-        return download(self._repo_id, file, revision=self._revision)
+        return download(self._repo_id, file, revision=self.revision)
 
 
 def open_checkpoint(source: "str | os.PathLike[str] | torch.nn.Module | Checkpoint") -> Checkpoint:
@@ -247,7 +207,7 @@ def open_checkpoint(source: "str | os.PathLike[str] | torch.nn.Module | Checkpoi
     """
     if isinstance(source, Checkpoint):
         return source
-    if isinstance(source, torch.nn.Module):
+    if not isinstance(source, str | os.PathLike):
         return ModelCheckpoint(source)
     path = Path(source)
     if path.is_dir():
@@ -261,19 +221,9 @@ def open_checkpoint(source: "str | os.PathLike[str] | torch.nn.Module | Checkpoi
     return HubCheckpoint(repo_id, revision or None)
 
 
-def is_tied(config: Any) -> bool:
-    """Whether a configuration makes the output head the input embedding."""
-    text = config.get_text_config() if hasattr(config, "get_text_config") else config
-    return bool(getattr(text, "tie_word_embeddings", getattr(config, "tie_word_embeddings", False)))
-
-
-def _read_config(folder: Path) -> "PretrainedConfig":
-    from transformers import AutoConfig
-
-    if not (folder / "config.json").is_file():
-        hint = " It holds a PEFT adapter." if (folder / "adapter_config.json").is_file() else ""
-        raise CheckpointError(
-            f"{str(folder)!r} has no config.json, so it is not a whole model.{hint} Give the folder that "
-            "model.save_pretrained wrote."
-        )
-    return AutoConfig.from_pretrained(folder)
+def _is_weights_inside(file: Any) -> bool:
+    """Whether this is the name of a safetensors file that cannot lead out of its folder on any system."""
+    if not isinstance(file, str) or not file.endswith(".safetensors") or "\0" in file:
+        return False
+    path = PureWindowsPath(file)
+    return not path.anchor and ".." not in path.parts

@@ -1,50 +1,35 @@
 """One safetensors file, read piece by piece through a memory map that gives its pages back."""
 
-import json
 import math
 import mmap
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 
+from ks_lottery.checkpoints.dtypes import ITEM_BYTES, float_format
+from ks_lottery.checkpoints.safetensors_header import read_header
 from ks_lottery.errors import CheckpointError
+from ks_lottery.stats.floats import FloatBits
 
-_DTYPES: dict[str, torch.dtype] = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
-}
-
-
-@dataclass(frozen=True, slots=True)
-class TensorEntry:
-    """Where a tensor lies in its file; `begin` and `end` count bytes from the start of the file."""
-
-    dtype: torch.dtype
-    shape: tuple[int, ...]
-    begin: int
-    end: int
+if TYPE_CHECKING:
+    import torch
 
 
 class SafetensorsFile:
     """A memory-mapped safetensors file.
 
-    Tensors are views of the map (copy-on-write: writing to one never reaches the file). `release` hands pages that
-    were read back to the system, so a pass over a file of any size keeps a bounded resident set.
+    The map is read-only, so a file may be larger than the memory. `release` hands pages that were read back to the
+    system, so a pass over a file of any size keeps a bounded resident set.
 
     Args:
         path: the file.
+
+    Attributes:
+        metadata: what stands in the header beside the tensors.
+        entries: tensors by name, in the order of the file.
 
     Raises:
         CheckpointError: if the file is missing, truncated, not safetensors, or its header contradicts its size.
@@ -52,24 +37,61 @@ class SafetensorsFile:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        self.metadata: dict[str, str] = {}
-        self.entries: dict[str, TensorEntry] = {}
         if not self.path.is_file():
             raise CheckpointError(f"There is no file {str(self.path)!r}.")
-        self._size = self.path.stat().st_size
         with self.path.open("rb") as file:
-            self._read_header(file.read(8), file)
-            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+            self._size = os.fstat(file.fileno()).st_size
+            self.metadata, self.entries = read_header(file, self._size, str(self.path))
+            self._map = mmap.mmap(file.fileno(), self._size, access=mmap.ACCESS_READ)
 
-    def rows(self, name: str, start: int = 0, stop: int | None = None) -> torch.Tensor:
-        """Rows `start` to `stop` of a tensor's first dimension, as a view of the file; a scalar as it is."""
-        entry = self.entries[name]
-        if not entry.shape:
-            return self._view(entry, entry.begin, 1).reshape(())
-        stop = entry.shape[0] if stop is None else min(stop, entry.shape[0])
-        row = math.prod(entry.shape[1:])
-        view = self._view(entry, entry.begin + start * row * entry.dtype.itemsize, (stop - start) * row)
-        return view.reshape(stop - start, *entry.shape[1:])
+    def bits(self, name: str, start: int = 0, stop: int | None = None) -> FloatBits:
+        """Rows of a tensor as bits.
+
+        Args:
+            name: tensor of a dtype in `stats.floats.FORMATS`.
+            start: first row, as in a slice.
+            stop: the row after the last one, as in a slice.
+
+        Returns:
+            [rows, ...], a read-only view of the file; a scalar as it is.
+
+        Raises:
+            CheckpointError: if the dtype is another one.
+        """
+        dtype = self.entries[name].dtype
+        integer = float_format(dtype, name, str(self.path)).integer
+        content, shape = self._bytes(name, start, stop)
+        return FloatBits(np.require(content.view(integer), requirements="A").reshape(shape), dtype)
+
+    def array(self, name: str) -> NDArray[Any]:
+        """A tensor as a numpy array of its own.
+
+        Raises:
+            CheckpointError: if numpy has no such dtype.
+        """
+        dtype = self.entries[name].dtype
+        content, shape = self._bytes(name)
+        if dtype.startswith(("bfloat", "float8")):
+            raise CheckpointError(
+                f"{name[:200]!r} in {str(self.path)!r} is {dtype}, which numpy lacks. Read it with bits or rows."
+            )
+        return content.copy().view(dtype).reshape(shape)
+
+    def rows(self, name: str, start: int = 0, stop: int | None = None) -> "torch.Tensor":
+        """Rows of a tensor, as a copy on the CPU; arguments as `bits`, any dtype that torch has.
+
+        Raises:
+            CheckpointError: if torch has no such dtype.
+        """
+        import torch
+
+        content, shape = self._bytes(name, start, stop)
+        dtype = getattr(torch, self.entries[name].dtype, None)
+        if dtype is None:
+            raise self._unreadable(name)
+        rows = torch.empty(math.prod(shape), dtype=dtype)
+        rows.view(torch.uint8).numpy()[:] = content
+        return rows.reshape(shape)
 
     def release(self, name: str) -> None:
         """Let the system take back the pages of a tensor; views of it stay valid and are read again when touched."""
@@ -78,47 +100,25 @@ class SafetensorsFile:
         if hasattr(self._map, "madvise") and entry.end > first:
             self._map.madvise(mmap.MADV_DONTNEED, first, entry.end - first)
 
-    def _view(self, entry: TensorEntry, offset: int, count: int) -> torch.Tensor:
-        if count == 0:
-            return torch.empty(0, dtype=entry.dtype)
-        return torch.frombuffer(self._map, dtype=entry.dtype, count=count, offset=offset)
-
-    def _read_header(self, prefix: bytes, file: BinaryIO) -> None:
-        length = int.from_bytes(prefix, "little")
-        if len(prefix) < 8 or length < 2 or 8 + length > self._size:
+    def _bytes(self, name: str, start: int = 0, stop: int | None = None) -> tuple[NDArray[np.uint8], tuple[int, ...]]:
+        """Flat view of the bytes of some rows, and the shape that they make."""
+        entry = self.entries[name]
+        if not entry.readable:
+            raise self._unreadable(name)
+        if self._map.size() < self._size:
             raise CheckpointError(
-                f"{str(self.path)!r} is not a whole safetensors file: it has {self._size} bytes, its header claims "
-                f"{length}. Download or save it again."
+                f"{str(self.path)!r} shrank from {self._size} to {self._map.size()} bytes since it was opened. Wait "
+                "until it is written, then open it again."
             )
-        try:
-            header = json.loads(file.read(length))
-            self.metadata = dict(header.pop("__metadata__", None) or {})
-            entries = dict(self._entries_of(header, 8 + length))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise CheckpointError(
-                f"{str(self.path)!r} is not a safetensors file: its header cannot be read ({error}). "
-                "Only safetensors are read; save the model with save_pretrained."
-            ) from error
-        self.entries = entries
+        if not entry.shape:
+            return np.frombuffer(self._map, np.uint8, entry.end - entry.begin, entry.begin), ()
+        first, last, _ = slice(start, stop).indices(entry.shape[0])
+        count = max(0, last - first)
+        row = (entry.end - entry.begin) // max(1, entry.shape[0])
+        return np.frombuffer(self._map, np.uint8, count * row, entry.begin + first * row), (count, *entry.shape[1:])
 
-    def _entries_of(self, header: dict[str, dict[str, Any]], base: int) -> Iterator[tuple[str, TensorEntry]]:
-        expected = 0
-        for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"][0]):
-            begin, end = (int(offset) for offset in entry["data_offsets"])
-            shape = tuple(int(size) for size in entry["shape"])
-            dtype = _DTYPES.get(str(entry["dtype"]))
-            if dtype is None:
-                expected = end
-                continue
-            if min((*shape, 0)) < 0 or end - begin != math.prod(shape) * dtype.itemsize or begin != expected:
-                raise CheckpointError(
-                    f"Tensor {name!r} in {str(self.path)!r} has shape {shape} and {entry['dtype']}, but the file gives "
-                    f"it bytes {begin} to {end}. The file is damaged; download or save it again."
-                )
-            if base + end > self._size:
-                raise CheckpointError(
-                    f"Tensor {name!r} ends at byte {base + end} of {str(self.path)!r}, which has only {self._size} "
-                    "bytes. The file is truncated; download or save it again."
-                )
-            expected = end
-            yield name, TensorEntry(dtype, shape, base + begin, base + end)
+    def _unreadable(self, name: str) -> CheckpointError:
+        return CheckpointError(
+            f"{name[:200]!r} in {str(self.path)!r} is {self.entries[name].dtype[:40]}, which is not read here; that "
+            f"works for {', '.join(ITEM_BYTES)}. Load the model in one of these dtypes and save it again."
+        )

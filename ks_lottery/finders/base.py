@@ -19,10 +19,18 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Shift(Evidence):
-    """Two checkpoints of one model: at the start and at the end of the probe."""
+    """Two checkpoints of one model: at the start and at the end of the probe.
+
+    Attributes:
+        before: the base model.
+        after: the same model after the probe.
+        level: p-values at or above it need not be exact, since their units will not be chosen: a finder may give such
+            units the p-value 1. None: every p-value is wanted.
+    """
 
     before: Checkpoint
     after: Checkpoint
+    level: float | None = None
 
 
 @dataclass(frozen=True)

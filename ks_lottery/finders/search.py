@@ -1,25 +1,31 @@
 """The search: stream the groups, score them, select, and write down where the ticket comes from."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any, Union
 
 import numpy as np
-import torch
 
 from ks_lottery._version import __version__
 from ks_lottery.checkpoints.reader import Checkpoint, open_checkpoint
 from ks_lottery.errors import OptionError, TicketError
 from ks_lottery.finders.base import Finder, Shift, UnitScores
 from ks_lottery.finders.base import finder as resolve_finder
-from ks_lottery.finders.select import Alpha, Selector, describe
+from ks_lottery.finders.select import Alpha, Density, Selector, TopK, describe
+from ks_lottery.finders.streaming import largest_streamed
 from ks_lottery.ticket.identity import identify
 from ks_lottery.ticket.ticket import Provenance, Selection, Ticket
 from ks_lottery.units.granularity import Granularity, granularity
-from ks_lottery.units.slab import parameters_of
+from ks_lottery.units.slab import UnitGroup, parameters_of
 
-Source = str | os.PathLike[str] | torch.nn.Module | Checkpoint
+if TYPE_CHECKING:
+    import torch
+
+Source = Union[str, os.PathLike[str], "torch.nn.Module", Checkpoint]
+_HELD_UNITS = 2**25  # scores of more units than this are not kept but computed again
+
 Candidates = Sequence[int] | np.ndarray | Mapping[str, Sequence[int] | np.ndarray]
 
 
@@ -51,11 +57,21 @@ def find_ticket(
         OptionError, UnknownNameError: if an option is wrong.
 
     Cost:
-        Reads each tensor that holds units once, in pieces of 16 MiB.
+        Reads each tensor that holds units once. `TopK` and `Density` over more than 33 million units keep the scores
+        of one group at a time and read three times as a rule.
     """
     before, after = open_checkpoint(before), open_checkpoint(after)
-    scores = score_units(before, after, units, finder)
-    return select_ticket(scores, before, after, units, finder, selector, candidates)
+    method, chooser, kind = resolve_finder(finder), selector or Alpha(), granularity(units)
+    groups = tuple(kind.groups(before.layout()))
+    if isinstance(chooser, TopK | Density) and sum(group.num_units for group in groups) > _HELD_UNITS:
+        return _streamed(groups, before, after, kind, method, chooser, candidates)
+    if isinstance(chooser, Alpha):
+        # No correction rejects what is not below alpha, so the p-values from alpha on need not be exact.
+        scores = list(method.score(groups, Shift(before, after, level=chooser.alpha)))
+        with suppress(TicketError):
+            return select_ticket(scores, before, after, kind, method, chooser, candidates)
+    scores = list(method.score(groups, Shift(before, after)))
+    return select_ticket(scores, before, after, kind, method, chooser, candidates)
 
 
 def score_units(
@@ -64,7 +80,7 @@ def score_units(
     """Score every unit, selected or not; arguments and errors as `find_ticket`."""
     before, after = open_checkpoint(before), open_checkpoint(after)
     method = resolve_finder(finder)
-    return list(method.score(granularity(units).groups(before.layout()), Shift(before, after)))
+    return list(method.score(tuple(granularity(units).groups(before.layout())), Shift(before, after)))
 
 
 def select_ticket(
@@ -78,33 +94,76 @@ def select_ticket(
 ) -> Ticket:
     """Cut scores that `score_units` made with the same arguments; as `find_ticket`."""
     before, after = open_checkpoint(before), open_checkpoint(after)
-    method, chooser = resolve_finder(finder), selector or Alpha()
+    method, chooser, kind = resolve_finder(finder), selector or Alpha(), granularity(units)
     allowed = [entry.changed & _candidate_mask(entry, candidates) for entry in scores]
-    chosen = chooser.select(scores, allowed)
-    if all(len(indices) == entry.group.num_units for entry, indices in zip(scores, chosen, strict=True)):
-        raise TicketError(
-            f"All {sum(len(indices) for indices in chosen)} units are selected, so the ticket is the whole of "
-            f"{', '.join(entry.group.name for entry in scores)}. Lower alpha, use TopK(k), or probe with a lower "
-            "learning rate."
-        )
-    selections = {
+    selections = _selections(scores, chooser.select(scores, allowed))
+    tested = int(sum(mask.sum() for mask in allowed))
+    return _ticket(selections, before, after, kind, method, chooser, tested, candidates)
+
+
+def _streamed(
+    groups: Sequence[UnitGroup],
+    before: Checkpoint,
+    after: Checkpoint,
+    kind: Granularity,
+    method: Finder,
+    chooser: TopK | Density,
+    candidates: Candidates | None,
+) -> Ticket:
+    """The same ticket without the scores of more than one group in memory; the weights are read several times."""
+
+    def rescore() -> Iterator[tuple[UnitScores, np.ndarray]]:
+        for entry in method.score(groups, Shift(before, after)):
+            yield entry, entry.changed & _candidate_mask(entry, candidates)
+
+    chosen = None
+    if chooser.scope == "global":
+        chosen = largest_streamed(rescore, chooser.count(sum(group.num_units for group in groups)))
+    selections: dict[str, Selection] = {}
+    tested = 0
+    for position, (entry, allowed) in enumerate(rescore()):
+        indices = chooser.select([entry], [allowed])[0] if chosen is None else chosen[position]
+        selections |= _selections([entry], [indices])
+        tested += int(allowed.sum())
+    return _ticket(selections, before, after, kind, method, chooser, tested, candidates)
+
+
+def _selections(scores: Sequence[UnitScores], chosen: Sequence[np.ndarray]) -> dict[str, Selection]:
+    return {
         entry.group.name: Selection(
             entry.group, indices, {name: column[indices] for name, column in entry.columns.items()}
         )
         for entry, indices in zip(scores, chosen, strict=True)
     }
+
+
+def _ticket(
+    selections: Mapping[str, Selection],
+    before: Checkpoint,
+    after: Checkpoint,
+    kind: Granularity,
+    method: Finder,
+    chooser: Selector,
+    tested: int,
+    candidates: Candidates | None,
+) -> Ticket:
+    if all(len(selection.indices) == selection.group.num_units for selection in selections.values()):
+        raise TicketError(
+            f"All {sum(len(selection.indices) for selection in selections.values())} units are selected, so the ticket "
+            f"is the whole of {', '.join(selections)}. Lower alpha, use TopK(k), or probe with a lower learning rate."
+        )
     details: dict[str, Any] = {
         "finder_options": asdict(method),  # type: ignore[call-overload]
         "selector": describe(chooser),
-        "units": asdict(granularity(units)),  # type: ignore[call-overload]
+        "units": asdict(kind),  # type: ignore[call-overload]
         "before": before.name,
         "after": after.name,
-        "tested": int(sum(mask.sum() for mask in allowed)),
+        "tested": tested,
         "restricted_to_candidates": candidates is not None,
         "ks_lottery": __version__,
     }
-    base = identify(before, parameters_of([entry.group for entry in scores]))
-    return Ticket(method.kind, granularity(units).name, selections, base, Provenance(method.name, details))
+    base = identify(before, parameters_of([selection.group for selection in selections.values()]))
+    return Ticket(method.kind, kind.name, selections, base, Provenance(method.name, details))
 
 
 def _candidate_mask(scores: UnitScores, candidates: Candidates | None) -> np.ndarray:

@@ -126,10 +126,11 @@ class TopK:
         Raises:
             TicketError: if fewer than `k` units are candidates.
         """
-        values = [entry.score for entry in scores]
-        if self.scope == "global":
-            return _largest(values, candidates, self.k)
-        return [_largest([one], [allowed], self.k)[0] for one, allowed in zip(values, candidates, strict=True)]
+        return _select_largest(self, scores, candidates)
+
+    def count(self, units: int) -> int:
+        """Number of units to choose out of a scope of so many."""
+        return self.k
 
 
 @dataclass(frozen=True)
@@ -159,16 +160,10 @@ class Density:
         Raises:
             TicketError: if fewer units are candidates than the density asks for.
         """
-        values = [entry.score for entry in scores]
-        sizes = [len(one) for one in values]
-        if self.scope == "global":
-            return _largest(values, candidates, self._count(sum(sizes)))
-        return [
-            _largest([one], [allowed], self._count(size))[0]
-            for one, allowed, size in zip(values, candidates, sizes, strict=True)
-        ]
+        return _select_largest(self, scores, candidates)
 
-    def _count(self, units: int) -> int:
+    def count(self, units: int) -> int:
+        """Number of units to choose out of a scope of so many."""
         return max(1, round(self.rho * units))
 
 
@@ -178,8 +173,31 @@ def describe(selector: Selector) -> dict[str, Any]:
     return {"name": type(selector).__name__, **options}
 
 
-def _largest(values: Sequence[np.ndarray], candidates: Sequence[np.ndarray], k: int) -> list[np.ndarray]:
-    """Exactly k candidates by score descending, then position ascending; sorted indices per group."""
+def _select_largest(
+    selector: TopK | Density, scores: Sequence[UnitScores], candidates: Sequence[np.ndarray]
+) -> list[np.ndarray]:
+    values = [entry.score for entry in scores]
+    if selector.scope == "global":
+        return largest(values, candidates, selector.count(sum(len(one) for one in values)))
+    return [
+        largest([one], [allowed], selector.count(len(one)))[0] for one, allowed in zip(values, candidates, strict=True)
+    ]
+
+
+def largest(values: Sequence[np.ndarray], candidates: Sequence[np.ndarray], k: int) -> list[np.ndarray]:
+    """Exactly k candidates by score descending, then position ascending.
+
+    Args:
+        values: per group, [num_units] scores.
+        candidates: per group, [num_units] bool; only these units can be chosen.
+        k: how many.
+
+    Returns:
+        per group, sorted int64 indices.
+
+    Raises:
+        TicketError: if fewer than `k` units are candidates.
+    """
     flat = np.concatenate([np.where(allowed, one, -np.inf) for one, allowed in zip(values, candidates, strict=True)])
     allowed = np.concatenate(list(candidates))
     available = int(allowed.sum())

@@ -21,11 +21,12 @@ def _differ(x, y):  # type: ignore[no-untyped-def]
 
 
 @kernel()
-def _largest_exponent(x, exponent):  # type: ignore[no-untyped-def]
-    largest = exponent ^ exponent
+def _any_beyond(x, exponent):  # type: ignore[no-untyped-def]
+    """Whether some exponent has all bits set: NaN or infinity."""
+    hit = np.int8(0)
     for i in range(len(x)):
-        largest = max(largest, x[i] & exponent)
-    return largest
+        hit |= np.int8((x[i] & exponent) == exponent)
+    return hit != 0
 
 
 @kernel()
@@ -50,7 +51,7 @@ def screen(before, after, exponent, changed, finite):  # type: ignore[no-untyped
                 changed[row] = True
                 finite[row] = True
                 break
-            if _largest_exponent(x, mask) == mask:
+            if _any_beyond(x, mask):
                 finite[row] = False
 
 

@@ -6,13 +6,15 @@ them is therefore an effect-size code, not an error rate: it orders units and it
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import gammaln, xlog1py, xlogy
 
 from ks_lottery.errors import OptionError, UnitError
+
+if TYPE_CHECKING:
+    import torch
 
 # Above this h / sqrt(2n) the tail series is used, below it the series of the complement. At the border the terms left
 # out (k > 5, j > 5) are below 1e-19 of the first one in both.
@@ -21,7 +23,7 @@ _TAIL_TERMS = 5
 _ODD_TERMS = (1, 3, 5)
 
 
-def log_p_values(h: ArrayLike | torch.Tensor | Sequence[int], n: int) -> NDArray[np.float64]:
+def log_p_values(h: "ArrayLike | torch.Tensor | Sequence[int]", n: int) -> NDArray[np.float64]:
     """Logarithm of P(D >= h/n) for two independent samples of n values each from one continuous distribution.
 
     Args:
@@ -159,6 +161,8 @@ def _log_binomial_ratio(m: NDArray[np.int64], n: int) -> NDArray[np.float64]:
     Differences of log-factorials of size n log n would cancel; in Stirling's form those parts drop out beforehand and
     the error stays a few units in the last place of the result.
     """
+    from scipy.special import xlog1py
+
     x = m / n
     rests = 2.0 * _log_factorial_rest(np.array(n)) - _log_factorial_rest(n - m) - _log_factorial_rest(n + m)
     ratio: NDArray[np.float64] = rests - xlog1py(n - m, -x) - xlog1py(n + m, x)
@@ -173,6 +177,8 @@ def _log_factorial_rest(k: NDArray[np.int64]) -> NDArray[np.float64]:
 
 def _stirling_rest(k: ArrayLike) -> NDArray[np.float64]:
     """log(k!) - ((k + 1/2) log k - k + log(2 pi) / 2), for k >= 1: Stirling's series, or the definition for small k."""
+    from scipy.special import gammaln, xlogy
+
     k = np.asarray(k, dtype=np.float64)
     small = np.minimum(k, 16.0)
     defined = gammaln(small + 1.0) - xlogy(small + 0.5, small) + small - 0.5 * np.log(2.0 * np.pi)

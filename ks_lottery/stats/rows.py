@@ -11,11 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ks_lottery.errors import UnitError
+from ks_lottery.stats.bound import settled_below
 from ks_lottery.stats.floats import FORMATS, FloatBits
 from ks_lottery.stats.jit import can_compile, worker_count
 
 _BLOCK_BYTES = 2**20  # of one side: what a thread compares at once
 _SORT_BYTES = 2**18  # of one side: what stays in the cache while it is packed, sorted and climbed
+_BLOCKS_SORTED_AFTER_FAILURE = 15
 _VALUES_PER_THREAD = 2**18  # fewer values than this are not worth a thread of their own
 
 
@@ -78,6 +80,7 @@ class RowSorter:
         capacity = max(1, _SORT_BYTES // (n * integer.itemsize))
         self._keys = [np.empty((capacity, n), dtype=integer) for _ in range(2)]
         self._sort_kind = sort_kind(integer.name)
+        self._blocks_to_sort = 0
 
     def changed(self, before: NDArray[Any], after: NDArray[Any], start: int) -> NDArray[np.int64]:
         """Which rows of a block differ in any bit.
@@ -98,6 +101,32 @@ class RowSorter:
         if not finite.all():
             self.require_finite(before, start, "before")
         return np.flatnonzero(differs)
+
+    def undecided(
+        self, before: NDArray[Any], after: NDArray[Any], rows: NDArray[np.int64], at_least: int
+    ) -> NDArray[np.int64]:
+        """Those of some rows whose statistic could reach a threshold.
+
+        Where less than half of a block is settled, counting costs more than it saves, and the next blocks are sorted
+        whole.
+
+        Args:
+            before: [rows of the block, n] bits, contiguous.
+            after: the same.
+            rows: [k] which of them, counted from the start of the block.
+            at_least: the threshold h.
+
+        Returns:
+            [up to k] int64, a part of `rows`; the others have h < at_least.
+        """
+        self._blocks_to_sort -= 1
+        if at_least <= 1 or self._blocks_to_sort >= 0 or not len(rows):
+            return rows
+        sides = [values if len(rows) == len(values) else values[rows] for values in (before, after)]
+        below = settled_below(*(FloatBits(side, self._dtype) for side in sides), at_least)
+        if 2 * below.sum() < len(rows):
+            self._blocks_to_sort = _BLOCKS_SORTED_AFTER_FAILURE
+        return rows[~below]
 
     def statistic(
         self, before: NDArray[Any], after: NDArray[Any], rows: NDArray[np.int64], start: int
@@ -129,17 +158,6 @@ class RowSorter:
                 sides.append(keys)
             kernels().climb(*sides, result[first : first + capacity])
         return result
-
-    def require_finite_rows(
-        self, before: NDArray[Any], after: NDArray[Any], rows: NDArray[np.int64], start: int
-    ) -> None:
-        """Check that some rows of a block hold numbers on both sides; arguments and errors as `statistic`."""
-        for side, values in (("before", before), ("after", after)):
-            finite = np.empty(len(rows), dtype=bool)
-            kernels().screen(values[rows], values[rows], self._exponent, np.empty(len(rows), dtype=bool), finite)
-            if not finite.all():
-                row = int(rows[(~finite).argmax()])
-                self.require_finite(values[row : row + 1], start + row, side)
 
     def require_finite(self, bits: NDArray[Any], start: int, side: str) -> None:
         """Check that rows hold numbers.

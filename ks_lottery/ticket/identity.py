@@ -2,15 +2,19 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 
-from ks_lottery.checkpoints.reader import Checkpoint
+from ks_lottery.checkpoints.checkpoint import Checkpoint
 from ks_lottery.errors import TicketError
+from ks_lottery.stats.floats import FORMATS, FloatBits, bits_of
 
 _SAMPLED_ROWS = 256
+_PIECE = 2**20  # values
 
 
 @dataclass(frozen=True)
@@ -84,19 +88,57 @@ def identify(checkpoint: Checkpoint, parameters: Iterable[str]) -> BaseIdentity:
         Reads 256 rows of each parameter.
     """
     shapes = {name: checkpoint.shape(name) for name in sorted(parameters)}
-    header = {"model_type": checkpoint.config.model_type, "shapes": {k: list(v) for k, v in shapes.items()}}
+    header = {"model_type": checkpoint.model_type, "shapes": {k: list(v) for k, v in shapes.items()}}
     digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
     for name, shape in shapes.items():
-        count = min(_SAMPLED_ROWS, shape[0])
-        for row in (i * (shape[0] - 1) // max(1, count - 1) for i in range(count)):
-            sample = checkpoint.rows(name, row, row + 1).to(torch.bfloat16).contiguous().cpu()
-            digest.update(sample.view(torch.int16).numpy().tobytes())
-        checkpoint.release(name)
+        for piece in _sampled(checkpoint, name, shape):
+            digest.update(piece.tobytes())
     return BaseIdentity(
         name=checkpoint.name,
         revision=checkpoint.revision,
-        model_type=checkpoint.config.model_type,
+        model_type=checkpoint.model_type,
         shapes=shapes,
         num_parameters=checkpoint.num_parameters(),
         digest=digest.hexdigest(),
     )
+
+
+def _sampled(checkpoint: Checkpoint, name: str, shape: tuple[int, ...]) -> Iterator[NDArray[np.int16]]:
+    """Evenly spaced rows of a parameter as bits of bfloat16, one after the other, in pieces."""
+    size = shape[0] if shape else 1
+    count = min(_SAMPLED_ROWS, size)
+    rows = [i * (size - 1) // max(1, count - 1) for i in range(count)]
+    at_once = max(1, _PIECE // max(1, math.prod(shape[1:])))
+    for first in range(0, count, at_once):
+        some = [_flat(checkpoint, name, row, copy=at_once > 1) for row in rows[first : first + at_once]]
+        values = FloatBits(
+            some[0].array if len(some) == 1 else np.concatenate([row.array for row in some]), some[0].dtype
+        )
+        for start in range(0, len(values), _PIECE):
+            yield _bfloat16(values[start : start + _PIECE])
+        checkpoint.release(name)
+
+
+def _flat(checkpoint: Checkpoint, name: str, row: int, copy: bool) -> FloatBits:
+    """One row as flat bits. A copy lets its pages go at once: the system may have mapped far more than the row."""
+    if checkpoint.dtype(name) not in FORMATS:
+        import torch
+
+        return bits_of(checkpoint.rows(name, row, row + 1).to(torch.bfloat16).reshape(-1))
+    bits = checkpoint.bits(name, row, row + 1)
+    bits = bits.reshape(bits.array.size)
+    if copy:
+        bits = FloatBits(bits.array.copy(), bits.dtype)
+        checkpoint.release(name)
+    return bits
+
+
+def _bfloat16(bits: FloatBits) -> NDArray[np.int16]:
+    """Bits rounded to bfloat16, to the nearest and on a tie to the even one; every NaN becomes the same one."""
+    if bits.dtype == "bfloat16":
+        return bits.array
+    with np.errstate(over="ignore", invalid="ignore"):
+        single = bits.values().astype(np.float32)
+    pattern = single.view(np.uint32)
+    rounded = (pattern + np.uint32(0x7FFF) + ((pattern >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
+    return np.where(np.isnan(single), np.uint32(0x7FC0), rounded).astype(np.uint16).view(np.int16)

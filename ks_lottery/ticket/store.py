@@ -55,4 +55,4 @@ def read_ticket_file(file: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]
             f"The ticket {str(file)!r} has format {header.get('format')!r}; this version of ks_lottery reads "
             f"{_FORMAT}. Upgrade ks_lottery."
         )
-    return header, {name: content.rows(name).numpy().copy() for name in content.entries}
+    return header, {name: content.array(name) for name in content.entries}

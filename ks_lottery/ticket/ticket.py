@@ -180,11 +180,7 @@ class Ticket:
         for selection in self.selections.values():
             for slab in selection.group.slabs:
                 mask = masks.setdefault(slab.parameter, torch.zeros(self.base.shapes[slab.parameter], dtype=torch.bool))
-                where = torch.from_numpy(slab.indices(selection.indices))
-                if slab.dim is None:
-                    mask.view(-1)[where] = True
-                else:
-                    mask.index_fill_(slab.dim, where, True)
+                slab.fill(mask, selection.indices, True)
         return masks
 
     def same_units(self, other: "Ticket") -> None:

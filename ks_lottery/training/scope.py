@@ -8,7 +8,7 @@ import torch
 
 from ks_lottery.checkpoints.reader import open_checkpoint
 from ks_lottery.errors import OptionError
-from ks_lottery.units.architecture import architecture
+from ks_lottery.units.token_rows import input_embedding
 
 SCOPES = ("embedding", "full")
 
@@ -34,8 +34,7 @@ def scope_parameters(model: torch.nn.Module, scope: str) -> dict[str, torch.nn.P
     if scope != "embedding":
         raise OptionError(f"scope={scope!r}: must be one of {', '.join(SCOPES)}.")
     layout = open_checkpoint(model).layout()
-    name = architecture(layout.model_type).input_embedding
-    layout.shape(name)
+    name = input_embedding(layout)
     return {name: parameters[name]}
 
 

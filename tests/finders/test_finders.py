@@ -6,16 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from scipy.stats import ks_2samp
+from scipy.stats import combine_pvalues, ks_2samp
 
-from ks_lottery.checkpoints.reader import Checkpoint
+from ks_lottery.checkpoints.reader import Checkpoint, ModelCheckpoint
 from ks_lottery.errors import OptionError, TicketError, UnitError
-from ks_lottery.finders.base import FINDERS, UnitScores, finder
-from ks_lottery.finders.search import find_ticket, score_units
+from ks_lottery.finders.base import FINDERS, Shift, finder
+from ks_lottery.finders.search import find_ticket, score_units, select_ticket
 from ks_lottery.finders.select import Alpha, TopK
 from ks_lottery.finders.shift.magnitude import Magnitude
 from ks_lottery.ticket.ticket import Ticket
-from ks_lottery.units.granularity import GRANULARITIES
+from ks_lottery.units.granularity import GRANULARITIES, granularity
 from ks_lottery.units.slab import Slab, UnitGroup
 from ks_lottery.units.token_rows import TokenRows
 from tests.tiny_models import VOCABULARY, shifted, tiny_llama
@@ -24,13 +24,32 @@ EMBEDDING = "model.embed_tokens.weight"
 PLANTED = [7, 3, 50]
 
 
-@pytest.mark.parametrize("units", GRANULARITIES.names())
-@pytest.mark.parametrize("name", FINDERS.names())
+REFUSED = {("ks", "weights")}  # one value is no distribution
+PAIRS = [(name, units) for name in FINDERS.names() for units in GRANULARITIES.names() if (name, units) not in REFUSED]
+
+
+def planted(units: str, count: int = 3, size: float = 1.0) -> tuple[torch.nn.Module, dict[str, list[int]]]:
+    """A tiny Llama in which some units were moved, far and by different amounts, and which ones."""
+    model = tiny_llama()
+    groups = granularity(units).groups(ModelCheckpoint(model).layout())
+    every = [(group, unit) for group in groups for unit in range(group.num_units)]
+    chosen: dict[str, list[int]] = {}
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for rank, position in enumerate(range(1, len(every), max(1, (len(every) - 1) // count))[:count]):
+            group, unit = every[position]
+            for slab in group.slabs:
+                parameter = model.get_parameter(slab.parameter)
+                values = slab.take(parameter, np.array([unit]))
+                noise = 0.5 + torch.rand(values.shape, generator=generator)
+                slab.put(parameter, np.array([unit]), values + size * (1 + rank) * noise)
+            chosen.setdefault(group.name, []).append(unit)
+    return model, chosen
+
+
+@pytest.mark.parametrize(("name", "units"), PAIRS)
 class TestConformance:
     """What holds for every registered finder over every registered granularity."""
-
-    def scores(self, name: str, units: str, after: torch.nn.Module) -> list[UnitScores]:
-        return score_units(tiny_llama(), after, units, name)
 
     def test_it_names_itself_and_its_source(self, name: str, units: str) -> None:
         method = finder(name)
@@ -40,38 +59,73 @@ class TestConformance:
         assert "Source:" in (type(method).__doc__ or "")
 
     def test_one_score_per_unit(self, name: str, units: str) -> None:
-        for entry in self.scores(name, units, shifted(tiny_llama(), PLANTED)):
+        for entry in score_units(tiny_llama(), planted(units)[0], units, name):
             sizes = {len(entry.score), len(entry.changed), *(len(column) for column in entry.columns.values())}
             assert sizes == {entry.group.num_units}
-            assert entry.score.dtype == np.float64
+            assert entry.score.dtype in (np.float64, np.float32)
             assert np.isfinite(entry.score).all()
 
     def test_planted_units_come_first(self, name: str, units: str) -> None:
-        ticket = find_ticket(tiny_llama(), shifted(tiny_llama(), PLANTED), units, name, TopK(3))
-        assert sorted(ticket.indices["input"]) == sorted(PLANTED)
+        after, chosen = planted(units, 2)
+        count = sum(map(len, chosen.values()))
+        if count == sum(entry.group.num_units for entry in score_units(tiny_llama(), after, units, name)):
+            after, chosen, count = *planted(units, 1), 1
+        ticket = find_ticket(tiny_llama(), after, units, name, TopK(count))
+        assert {group: found.tolist() for group, found in ticket.indices.items() if len(found)} == chosen
 
     def test_unmoved_units_cannot_be_chosen(self, name: str, units: str) -> None:
-        with pytest.raises(TicketError, match="4 units are asked for, but only 3 of 64 can be selected"):
-            find_ticket(tiny_llama(), shifted(tiny_llama(), PLANTED), units, name, TopK(4))
+        after, chosen = planted(units)
+        count = sum(map(len, chosen.values()))
+        with pytest.raises(
+            TicketError, match=f"{count + 1} units are asked for, but only {count} of .* can be selected"
+        ):
+            find_ticket(tiny_llama(), after, units, name, TopK(count + 1))
 
     def test_the_same_evidence_gives_the_same_ticket_from_files_and_live(
         self, name: str, units: str, tmp_path: Path
     ) -> None:
+        after, _ = planted(units)
         tiny_llama().save_pretrained(tmp_path / "before")
-        shifted(tiny_llama(), PLANTED).save_pretrained(tmp_path / "after", max_shard_size="10KB")
-        stored = find_ticket(tmp_path / "before", tmp_path / "after", units, name, TopK(2))
-        assert stored == find_ticket(tiny_llama(), shifted(tiny_llama(), PLANTED), units, name, TopK(2))
+        after.save_pretrained(tmp_path / "after", max_shard_size="10KB")
+        stored = find_ticket(tmp_path / "before", tmp_path / "after", units, name, TopK(1))
+        assert stored == find_ticket(tiny_llama(), after, units, name, TopK(1))
         stored.save(tmp_path)
         assert Ticket.load(tmp_path) == stored
 
     @pytest.mark.parametrize("value", [float("nan"), float("inf")])
     @pytest.mark.parametrize("which", ["before", "after"])
     def test_nan_and_infinity_are_refused(self, name: str, units: str, value: float, which: str) -> None:
-        models = {"before": tiny_llama(), "after": shifted(tiny_llama(), PLANTED)}
+        models = {"before": tiny_llama(), "after": planted(units)[0]}
+        slab = granularity(units).groups(ModelCheckpoint(models["before"]).layout())[-1].slabs[0]
         with torch.no_grad():
-            models[which].get_parameter(EMBEDDING)[41, 3] = value
-        with pytest.raises(UnitError, match=f"Row 41 of '{EMBEDDING}'.*{which}"):
-            find_ticket(models["before"], models["after"], units, name, TopK(2))
+            models[which].get_parameter(slab.parameter).view(-1)[3] = value
+        with pytest.raises(UnitError, match=f"(Row|Weight) [0-9]+ of '{slab.parameter}' {which} .*NaN or infinite"):
+            find_ticket(models["before"], models["after"], units, name, TopK(1))
+
+
+@pytest.mark.parametrize(("name", "units"), sorted(REFUSED))
+def test_what_a_finder_cannot_score_is_refused_with_a_way_out(name: str, units: str) -> None:
+    with pytest.raises(
+        UnitError, match=r"at least 8 values per unit, but units of '.*' have 1\. Use finder 'magnitude'"
+    ):
+        find_ticket(tiny_llama(), planted(units)[0], units, name, TopK(1))
+
+
+def test_ks_combines_the_slabs_of_a_head() -> None:
+    before, after = tiny_llama(), planted("heads", size=0.003)[0]
+    for entry in score_units(before, after, "heads", "ks"):
+        for unit in range(entry.group.num_units):
+            p_values, distances = [], []
+            for slab in entry.group.slabs:
+                old, new = (
+                    slab.take(model.get_parameter(slab.parameter), np.array([unit])) for model in (before, after)
+                )
+                test = ks_2samp(old.detach().numpy()[0], new.detach().numpy()[0], method="exact")
+                p_values.append(min(test.pvalue, 1.0))
+                distances.append(test.statistic)
+            assert entry.log_p[unit] == pytest.approx(np.log(combine_pvalues(p_values).pvalue), rel=1e-8, abs=1e-12)
+            assert entry.columns["statistic"][unit] == pytest.approx(distances[int(np.argmin(p_values))])
+            assert entry.score[unit] == -entry.log_p[unit]
 
 
 def test_ks_is_scipys_statistic_and_p_value() -> None:
@@ -162,13 +216,6 @@ def test_ks_refuses_units_that_it_cannot_test() -> None:
     with pytest.raises(UnitError, match="needs at least 8 values per unit, but units of 'norms' have 1. Use finder 'm"):
         score_units(tiny_llama(), tiny_llama(), Narrow(), "ks")  # type: ignore[arg-type]
 
-    class Columns(Narrow):
-        def groups(self, layout: object) -> Iterator[UnitGroup]:
-            yield UnitGroup("columns", (Slab(EMBEDDING, 1),), 32)
-
-    with pytest.raises(UnitError, match="Finder 'magnitude' scores whole rows of one parameter"):
-        score_units(tiny_llama(), tiny_llama(), Columns(), "magnitude")  # type: ignore[arg-type]
-
 
 def test_a_finder_is_a_name_or_an_instance() -> None:
     assert finder(Magnitude()) == Magnitude()
@@ -186,3 +233,22 @@ def test_a_bad_row_is_named_by_its_place_in_the_whole_tensor(name: str, monkeypa
     monkeypatch.setattr(Checkpoint.chunks, "__defaults__", (7 * 32 * 4,))
     with pytest.raises(UnitError, match=f"Row 50 of '{EMBEDDING}'"):
         find_ticket(tiny_llama(), after, "token_rows", name, TopK(2))
+
+
+@pytest.mark.parametrize("correction", ["none", "bonferroni", "holm", "bh"])
+@pytest.mark.parametrize("alpha", [0.001, 0.05, 0.6])
+def test_settling_rows_below_the_threshold_changes_no_ticket(alpha: float, correction: str) -> None:
+    before, after = tiny_llama(), tiny_llama()
+    with torch.no_grad():
+        weight = after.get_parameter(EMBEDDING)
+        weight[:40] += weight.std() * torch.linspace(0, 6, 40)[:, None]
+    scores = score_units(before, after)
+    exact = select_ticket(scores, before, after, selector=Alpha(alpha, correction))
+    assert 0 < len(exact.indices["input"]) < 40
+    assert find_ticket(before, after, selector=Alpha(alpha, correction)) == exact
+    (settled,) = finder("ks").score(
+        TokenRows().groups(ModelCheckpoint(before).layout()),
+        Shift(ModelCheckpoint(before), ModelCheckpoint(after), level=alpha),
+    )
+    assert (settled.log_p >= scores[0].log_p).all()
+    assert (settled.log_p[scores[0].log_p < np.log(alpha)] == scores[0].log_p[scores[0].log_p < np.log(alpha)]).all()

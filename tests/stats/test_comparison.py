@@ -77,3 +77,61 @@ def test_non_finite_values_are_refused_with_the_row(statistic, side, dtype):
 def test_no_rows_give_no_rows():
     result = compare_rows(torch.empty(0, 8), torch.empty(0, 8))
     assert result.statistic.shape == result.shift.shape == (0,)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_long_rows_are_summed_in_parts(dtype, monkeypatch):
+    before, after = a_pair(dtype)
+    whole = compare_rows(before, after)
+    monkeypatch.setattr(comparison, "_SUMMED_VALUES", 16)
+    parts = compare_rows(before, after)
+    np.testing.assert_allclose(parts.squared_shift, whole.squared_shift, rtol=1e-13)
+    np.testing.assert_allclose(parts.squared_norm, whole.squared_norm, rtol=1e-13)
+    assert parts.changed_values.tolist() == whole.changed_values.tolist()
+
+
+def test_values_too_large_to_be_squared_are_no_error():
+    before = np.full((2, 8), 1e200)
+    result = compare_rows(before, -before)
+    assert result.statistic.tolist() == [8, 8]
+    assert np.isinf(result.shift).all()
+
+
+def test_pieces_are_joined_in_order():
+    before, after = a_pair(torch.float32)
+    whole = compare_rows(before, after)
+    pieces = comparison.joined([compare_rows(before[i : i + 7], after[i : i + 7]) for i in range(0, 60, 7)])
+    assert pieces.statistic.tolist() == whole.statistic.tolist()
+    assert pieces.shift.tolist() == whole.shift.tolist()
+    assert comparison.joined([compare_rows(before, after, statistic=False)]).statistic is None
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("at_least", [1, 5, 12, 40, 71])
+def test_a_threshold_keeps_every_statistic_that_reaches_it(dtype, at_least, monkeypatch):
+    monkeypatch.setattr("ks_lottery.stats.rows._BLOCK_BYTES", 2000)
+    before, after = a_pair(dtype)
+    generator = torch.Generator().manual_seed(6)
+    after[::2] += (torch.randn(30, 1, generator=generator, dtype=torch.float64) * 0.5).to(dtype)
+    exact, cut = compare_rows(before, after), compare_rows(before, after, at_least=at_least)
+    reached = exact.statistic >= at_least
+    assert cut.statistic[reached].tolist() == exact.statistic[reached].tolist()
+    assert ((cut.statistic[~reached] == exact.statistic[~reached]) | (cut.statistic[~reached] == 0)).all()
+    assert cut.shift.tolist() == exact.shift.tolist()
+    assert cut.changed_values.tolist() == exact.changed_values.tolist()
+    if at_least == 71:
+        assert not cut.statistic.any()
+
+
+def test_where_little_is_settled_the_next_blocks_are_sorted(monkeypatch):
+    from ks_lottery.stats import rows
+
+    calls = []
+    settle = rows.settled_below
+    monkeypatch.setattr(rows, "settled_below", lambda *sides: calls.append(len(sides[0])) or settle(*sides))
+    monkeypatch.setattr(rows, "_BLOCK_BYTES", 4 * 64 * 10)
+    before = np.random.default_rng(0).normal(size=(400, 64)).astype(np.float32)
+    assert compare_rows(before, before + 9, at_least=20, threads=1).statistic.tolist() == [64] * 400
+    assert calls == [10, 10, 10]
+    assert (compare_rows(before, before * np.float32(1.0001), at_least=20, threads=1).statistic < 20).all()
+    assert len(calls) == 43

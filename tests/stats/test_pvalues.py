@@ -1,4 +1,6 @@
 import math
+import subprocess
+import sys
 
 import mpmath
 import numpy as np
@@ -155,3 +157,9 @@ def test_alpha_equal_to_a_p_value_is_not_below_it():
 def test_alpha_outside_its_range_is_refused(alpha):
     with pytest.raises(OptionError, match=r"alpha must lie in \(0, 1\], got"):
         critical_statistic(64, alpha)
+
+
+def test_the_stats_room_imports_neither_torch_nor_scipy():
+    code = "import sys, ks_lottery.stats, ks_lottery.stats.unequal as _; print({'torch', 'scipy'} & set(sys.modules))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "set()"
