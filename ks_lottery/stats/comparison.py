@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ks_lottery.stats.floats import FORMATS, FloatBits, Values, bits_of, is_tensor, on_gpu
 from ks_lottery.stats.kolmogorov import MIN_VALUES_PER_UNIT, require_pairs, two_sample_statistic
-from ks_lottery.stats.rows import RowSorter, for_each_block, kernels
+from ks_lottery.stats.rows import RowSorter, block_of, for_each_block, kernels
 
 if TYPE_CHECKING:
     import torch
@@ -96,16 +96,21 @@ def compare_rows(
     )
 
     def work(sorter: RowSorter, block: slice) -> None:
-        _compare_block(x[block], y[block], sorter, block, at_least, result)
+        _compare_block(block_of(x, block), block_of(y, block), x.dtype, sorter, block, at_least, result)
 
     for_each_block(x, work, name, first_row, threads)
     return result
 
 
 def _compare_block(
-    before: FloatBits, after: FloatBits, sorter: RowSorter, block: slice, at_least: int, result: RowComparison
+    x: NDArray[np.signedinteger],
+    y: NDArray[np.signedinteger],
+    dtype: str,
+    sorter: RowSorter,
+    block: slice,
+    at_least: int,
+    result: RowComparison,
 ) -> None:
-    x, y = np.ascontiguousarray(before.array), np.ascontiguousarray(after.array)
     rows = sorter.changed(x, y, block.start)
     if result.statistic is not None:
         undecided = sorter.undecided(x, y, rows, at_least)
@@ -116,8 +121,8 @@ def _compare_block(
     norm, shift = np.zeros(len(x)), np.zeros(len(rows))
     for start in range(0, x.shape[1], _SUMMED_VALUES):
         part = slice(start, start + _SUMMED_VALUES)
-        norm += _squared_norms(x[:, part], before.dtype)
-        shift += _squared_moves(x[rows, part], y[rows, part], before.dtype)
+        norm += _squared_norms(x[:, part], dtype)
+        shift += _squared_moves(x[rows, part], y[rows, part], dtype)
     result.squared_norm[block], result.squared_shift[block][rows] = norm, shift
     _require_finite_sums(norm, x, sorter, block.start, "before")
     _require_finite_sums(result.squared_shift[block], y, sorter, block.start, "after")
@@ -166,9 +171,12 @@ def _compare_on_gpu(
         columns[0].append((x.view(integer) != y.view(integer)).sum(dim=1))
         columns[1].append((y.double() - x.double()).square_().sum(dim=1))
         columns[2].append(x.double().square_().sum(dim=1))
-    return RowComparison(
-        None if h is None else h.cpu().numpy(), *(torch.cat(column).cpu().numpy() for column in columns)
-    )
+    changed, squared_shift, squared_norm = (torch.cat(column).cpu().numpy() for column in columns)
+    for sums, side, values in ((squared_norm, "before", before), (squared_shift, "after", after)):
+        for row in np.flatnonzero(~np.isfinite(sums)):
+            bits = bits_of(values[row : row + 1])
+            RowSorter(bits.shape[1], bits.dtype, name, first_row).require_finite(bits.array, int(row), side)
+    return RowComparison(None if h is None else h.cpu().numpy(), changed, squared_shift, squared_norm)
 
 
 def joined(pieces: Sequence[RowComparison]) -> RowComparison:

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from ks_lottery.errors import UnitError
 from ks_lottery.stats.floats import FloatBits, Values, bits_of, dtype_of, format_of, is_tensor, on_gpu
-from ks_lottery.stats.rows import RowSorter, for_each_block
+from ks_lottery.stats.rows import RowSorter, block_of, for_each_block
 
 if TYPE_CHECKING:
     import torch
@@ -75,7 +75,7 @@ def two_sample_statistic(
     statistic = np.zeros(len(x), dtype=np.int64)
 
     def work(sorter: RowSorter, block: slice) -> None:
-        old, new = np.ascontiguousarray(x.array[block]), np.ascontiguousarray(y.array[block])
+        old, new = block_of(x, block), block_of(y, block)
         rows = sorter.changed(old, new, block.start)
         statistic[block][rows] = sorter.statistic(old, new, rows, block.start)
 

@@ -62,6 +62,16 @@ def for_each_block(
         list(pool.map(some, (starts[worker::workers] for worker in range(workers))))
 
 
+def block_of(bits: FloatBits, block: slice) -> NDArray[Any]:
+    """Some rows as a contiguous array that may not be written to, whatever it is a view of.
+
+    Numba compiles a kernel once more for arrays that may be written to.
+    """
+    rows = np.ascontiguousarray(bits.array[block]).view()
+    rows.flags.writeable = False
+    return rows
+
+
 class RowSorter:
     """One thread's buffers: 512 KiB, or two rows where that is more.
 
@@ -122,8 +132,9 @@ class RowSorter:
         self._blocks_to_sort -= 1
         if at_least <= 1 or self._blocks_to_sort >= 0 or not len(rows):
             return rows
-        sides = [values if len(rows) == len(values) else values[rows] for values in (before, after)]
-        below = settled_below(*(FloatBits(side, self._dtype) for side in sides), at_least)
+        some = slice(None) if len(rows) == len(before) else rows
+        old, new = FloatBits(before[some], self._dtype), FloatBits(after[some], self._dtype)
+        below = settled_below(old, new, at_least)
         if 2 * below.sum() < len(rows):
             self._blocks_to_sort = _BLOCKS_SORTED_AFTER_FAILURE
         return rows[~below]

@@ -135,3 +135,20 @@ def test_where_little_is_settled_the_next_blocks_are_sorted(monkeypatch):
     assert calls == [10, 10, 10]
     assert (compare_rows(before, before * np.float32(1.0001), at_least=20, threads=1).statistic < 20).all()
     assert len(calls) == 43
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_way_of_gpu_tensors_gives_the_same(dtype, monkeypatch):
+    """The code for tensors on a GPU, on tensors of the CPU."""
+    before, after = a_pair(dtype)
+    expected = compare_rows(before, after)
+    monkeypatch.setattr(comparison, "_GPU_CHUNK_VALUES", 70 * 7)
+    result = comparison._compare_on_gpu(before, after, "rows", 0, True)
+    assert result.statistic.tolist() == expected.statistic.tolist()
+    assert result.changed_values.tolist() == expected.changed_values.tolist()
+    np.testing.assert_allclose(result.squared_shift, expected.squared_shift, rtol=1e-13)
+    np.testing.assert_allclose(result.squared_norm, expected.squared_norm, rtol=1e-13)
+    assert comparison._compare_on_gpu(before, after, "rows", 0, False).statistic is None
+    after[5, 2] = float("inf")
+    with pytest.raises(UnitError, match="Row 15 of 'w' after holds 1 NaN or infinite"):
+        comparison._compare_on_gpu(before, after, "w", 10, False)

@@ -215,7 +215,7 @@ def test_unknown_architectures_are_named(tokenizer, monkeypatch) -> None:
     with pytest.raises(UnknownNameError, match="Unknown architecture 'novel'"):
         scope_parameters(model, "embedding")
     names = Architecture("model.words.weight", "lm_head.weight")
-    monkeypatch.setattr("ks_lottery.training.scope.architecture", lambda model_type: names)
+    monkeypatch.setattr("ks_lottery.units.token_rows.architecture", lambda model_type: names)
     with pytest.raises(UnitError, match="has no parameter 'model.words.weight'"):
         scope_parameters(model, "embedding")
 
