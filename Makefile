@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: translate quick test lint types check clean
+.PHONY: translate quick test lint types check bench clean
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -33,6 +33,10 @@ types: $(VENV)/installed
 	$(BIN)/mypy
 
 check: test lint types
+
+# docs/benchmarks.md says what is measured; the tables go there.
+bench: $(VENV)/installed
+	$(BIN)/python benchmarks/run_all.py
 
 clean:
 	rm -rf $(VENV) runs

@@ -70,9 +70,10 @@ def test_the_finder_of_the_architecture_page_works() -> None:
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
-import torch
+import numpy as np
 from ks_lottery.checkpoints.pair import paired_chunks
 from ks_lottery.finders.base import FINDERS, Evidence, Shift, UnitScores
+from ks_lottery.stats.floats import bits_of
 from ks_lottery.ticket.ticket import Kind
 from ks_lottery.units.slab import UnitGroup
 """

@@ -10,6 +10,7 @@ from ks_lottery.stats.intervals import (
 from ks_lottery.stats.kolmogorov import two_sample_statistic
 from ks_lottery.stats.multiplicity import CORRECTIONS, adjust_log_p, rejected
 from ks_lottery.stats.pvalues import critical_statistic, log_p_table, log_p_values
+from ks_lottery.stats.unequal import log_p_unequal
 
 __all__ = [
     "CORRECTIONS",
@@ -20,6 +21,7 @@ __all__ = [
     "clopper_pearson",
     "critical_statistic",
     "log_p_table",
+    "log_p_unequal",
     "log_p_values",
     "paired_bootstrap_difference",
     "rejected",

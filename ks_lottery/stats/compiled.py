@@ -8,7 +8,7 @@ import numpy as np
 
 from ks_lottery.stats.jit import kernel
 
-_SEGMENT = 512
+_PEEK, _SEGMENT = 32, 512  # a row that changed is found out by a look at its first values, as a rule
 _BLOCK, _PART, _SAMPLES = 256, 32, 64
 
 
@@ -43,8 +43,10 @@ def screen(before, after, exponent, changed, finite):  # type: ignore[no-untyped
     n = before.shape[1]
     mask = exponent[0]
     for row in range(len(before)):
-        changed[row] = False
+        changed[row] = _differ(before[row, :_PEEK], after[row, :_PEEK])
         finite[row] = True
+        if changed[row]:
+            continue
         for start in range(0, n, _SEGMENT):
             x = before[row, start : start + _SEGMENT]
             if _differ(x, after[row, start : start + _SEGMENT]):
@@ -56,20 +58,26 @@ def screen(before, after, exponent, changed, finite):  # type: ignore[no-untyped
 
 
 @kernel()
-def pack(values, rows, magnitude, keys):  # type: ignore[no-untyped-def]
+def _write_keys(x, most, keys):  # type: ignore[no-untyped-def]
+    for i in range(len(x)):
+        keys[i] = -(x[i] & most) if x[i] < 0 else x[i]
+
+
+@kernel()
+def pack(before, after, rows, magnitude, keys_before, keys_after):  # type: ignore[no-untyped-def]
     """Write the order-preserving keys of some rows.
 
     Args:
-        values: [any, n] signed integers, bits of floats.
+        before: [any, n] signed integers, bits of floats.
+        after: the same.
         rows: [k] int64, which of them.
         magnitude: [1] of the same dtype, every bit but the sign.
-        keys: [k, n] of the same dtype, written.
+        keys_before: [k, n] of the same dtype, written.
+        keys_after: the same.
     """
-    most = magnitude[0]
     for k in range(len(rows)):
-        x, out = values[rows[k]], keys[k]
-        for i in range(len(x)):
-            out[i] = -(x[i] & most) if x[i] < 0 else x[i]
+        _write_keys(before[rows[k]], magnitude[0], keys_before[k])
+        _write_keys(after[rows[k]], magnitude[0], keys_after[k])
 
 
 @kernel()
@@ -84,20 +92,25 @@ def _reaches(x, y, start, stop, h):  # type: ignore[no-untyped-def]
 
 
 @kernel()
-def climb(before, after, statistic):  # type: ignore[no-untyped-def]
+def climb(before, after, exponent, statistic):  # type: ignore[no-untyped-def]
     """Largest h with D >= h/n, for pairs of sorted rows.
 
     D >= h/n exactly if some i has x[i + h - 1] < y[i] or y[i + h - 1] < x[i]. h rises at sampled positions first; then
     one sweep tests blocks with the h reached so far, and only a part of a block with a higher step is walked.
 
     Args:
-        before: [rows, n] integers, each row sorted.
+        before: [rows, n] keys, each row sorted.
         after: the same.
-        statistic: [rows] int64, written.
+        exponent: [1] of the same dtype, the exponent bits: NaN and infinity have the keys from there outwards.
+        statistic: [rows] int64, written; -1 where a row holds NaN or infinity.
     """
     n = before.shape[1]
+    limit = exponent[0]
     for row in range(len(before)):
         x, y = before[row], after[row]
+        if min(x[0], y[0]) <= -limit or max(x[n - 1], y[n - 1]) >= limit:
+            statistic[row] = -1
+            continue
         h = 0
         for i in range(0, n, max(1, n // _SAMPLES)):
             while i + h < n and (x[i + h] < y[i] or y[i + h] < x[i]):

@@ -16,7 +16,7 @@ from ks_lottery.stats.floats import FORMATS, FloatBits
 from ks_lottery.stats.jit import can_compile, worker_count
 
 _BLOCK_BYTES = 2**20  # of one side: what a thread compares at once
-_SORT_BYTES = 2**18  # of one side: what stays in the cache while it is packed, sorted and climbed
+_SORT_BYTES = 2**19  # of one side: what stays in the cache while it is packed, sorted and climbed
 _BLOCKS_SORTED_AFTER_FAILURE = 15
 _VALUES_PER_THREAD = 2**18  # fewer values than this are not worth a thread of their own
 
@@ -73,7 +73,7 @@ def block_of(bits: FloatBits, block: slice) -> NDArray[Any]:
 
 
 class RowSorter:
-    """One thread's buffers: 512 KiB, or two rows where that is more.
+    """One thread's buffers: 1 MiB, or two rows where that is more.
 
     Args:
         n: values per row.
@@ -157,17 +157,19 @@ class RowSorter:
             UnitError: if one of them holds NaN or infinity.
         """
         result = np.empty(len(rows), dtype=np.int64)
+        run = kernels()
         capacity = len(self._keys[0])
         for first in range(0, len(rows), capacity):
             some = rows[first : first + capacity]
-            sides = []
-            for side, values, buffer in zip(("before", "after"), (before, after), self._keys, strict=True):
-                keys = buffer[: len(some)]
-                kernels().pack(values, some, self._magnitude, keys)
-                keys.sort(axis=1, kind=self._sort_kind)
-                self._require_finite_keys(keys, values, some, start, side)
-                sides.append(keys)
-            kernels().climb(*sides, result[first : first + capacity])
+            keys = [buffer[: len(some)] for buffer in self._keys]
+            run.pack(before, after, some, self._magnitude, *keys)
+            for side in keys:
+                side.sort(axis=1, kind=self._sort_kind)
+            run.climb(*keys, self._exponent, result[first : first + capacity])
+        if result.min(initial=0) < 0:
+            row = int(rows[result.argmin()])
+            self.require_finite(before[row : row + 1], start + row, "before")
+            self.require_finite(after[row : row + 1], start + row, "after")
         return result
 
     def require_finite(self, bits: NDArray[Any], start: int, side: str) -> None:
@@ -190,16 +192,6 @@ class RowSorter:
                 f"the first at position {position}. Leave the row out, or use a checkpoint whose training did not "
                 "diverge."
             )
-
-    def _require_finite_keys(
-        self, keys: NDArray[Any], values: NDArray[Any], rows: NDArray[np.int64], start: int, side: str
-    ) -> None:
-        """NaN and infinity have the outermost keys."""
-        limit = self._exponent[0]
-        bad = (keys[:, 0] <= -limit) | (keys[:, -1] >= limit)
-        if bad.any():
-            row = int(rows[bad.argmax()])
-            self.require_finite(values[row : row + 1], start + row, side)
 
 
 @lru_cache(maxsize=8)

@@ -18,14 +18,22 @@ def screen(
     finite[same] = ((before[same] & exponent) != exponent).all(axis=1)
 
 
-def pack(values: Integers, rows: NDArray[np.int64], magnitude: Integers, keys: Integers) -> None:
+def pack(
+    before: Integers,
+    after: Integers,
+    rows: NDArray[np.int64],
+    magnitude: Integers,
+    keys_before: Integers,
+    keys_after: Integers,
+) -> None:
     """Write the order-preserving keys of some rows; as `compiled.pack`."""
-    bits = values[rows]
-    np.copyto(keys, bits)
-    np.negative(bits & magnitude, out=keys, where=bits < 0)
+    for values, keys in ((before, keys_before), (after, keys_after)):
+        bits = values[rows]
+        np.copyto(keys, bits)
+        np.negative(bits & magnitude, out=keys, where=bits < 0)
 
 
-def climb(before: Integers, after: Integers, statistic: NDArray[np.int64]) -> None:
+def climb(before: Integers, after: Integers, exponent: Integers, statistic: NDArray[np.int64]) -> None:
     """Largest h with D >= h/n, for pairs of sorted rows; as `compiled.climb`.
 
     Bisection on h: all rows whose h lies between the same bounds are compared at once.
@@ -44,6 +52,8 @@ def climb(before: Integers, after: Integers, statistic: NDArray[np.int64]) -> No
                 pending.append((rows, x, y, *bounds))
             elif part.any():
                 pending.append((rows[part], x[part], y[part], *bounds))
+    ends = np.abs(np.concatenate((before[:, [0, -1]], after[:, [0, -1]]), axis=1))
+    statistic[(ends >= exponent).any(axis=1)] = -1
 
 
 def count_changed(before: Integers, after: Integers, rows: NDArray[np.int64], count: NDArray[np.int64]) -> None:

@@ -64,13 +64,12 @@ def same_integers(before: np.ndarray, after: np.ndarray, dtype: str) -> None:
         run.screen(before, after, exponent, changed, finite)
         chosen = np.flatnonzero(changed)
         keys = [np.empty((len(chosen), before.shape[1]), dtype=integer) for _ in range(2)]
-        for side, out in zip((before, after), keys, strict=True):
-            run.pack(side, chosen, magnitude, out)
+        run.pack(before, after, chosen, magnitude, *keys)
         packed = [out.copy() for out in keys]
         for out in keys:
             out.sort(axis=1)
         statistic, count = np.empty(len(chosen), dtype=np.int64), np.empty(len(chosen), dtype=np.int64)
-        run.climb(*keys, statistic)
+        run.climb(*keys, exponent, statistic)
         run.count_changed(before, after, chosen, count)
         results.append([changed, finite, *packed, statistic, count])
     for one, other in zip(*results, strict=True):
@@ -100,6 +99,7 @@ def test_compiled_and_numpy_kernels_give_the_same_integers(dtype, n, noise, leve
     same_integers(x, y, dtype)
     x[1, n // 2] = FORMATS[dtype].exponent
     same_integers(x, x.copy(), dtype)
+    same_integers(x, y, dtype)
 
 
 def test_without_numba_the_integers_are_the_same():

@@ -1,0 +1,345 @@
+"""One fine-tuning step: ours beside full tuning, PEFT's methods and masked dense gradients, interleaved.
+
+    python benchmarks/step.py --output runs/step
+    python benchmarks/step.py --quick
+
+A random Llama of 134 million weights, 4 x 128 tokens, AdamW; nothing is downloaded. `limit` is the forward pass and the
+gradient of the activations, without any weight gradient or optimizer: what no method that changes the first layer can
+go below. Every round times one step of each method, and a ratio is taken within a round, so that a busy machine slows
+both sides of it; what is printed is the median with its quartiles. The peak memory of each method is that of a process
+of its own. Writes `step.json` and `step.md`.
+"""
+
+import argparse
+import dataclasses
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, ShiraConfig, TrainableTokensConfig, get_peft_model, get_peft_model_state_dict
+from torch import Tensor, nn
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from ks_lottery.adapter.config import LotteryConfig
+
+ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
+LINEAR = (*ATTENTION, "gate_proj", "up_proj", "down_proj")
+HEADS = {1: (5,), 4: (1, 4, 7, 10)}
+SHIRA_RANK = 32
+MEMORY_STEPS = 3
+
+TARGETS = (
+    ("rows 18", "limit", 1.05),
+    ("rows 1000", "limit", 1.05),
+    ("heads 1 of 12", "limit", 1.08),
+    ("heads 1 of 12", "heads 1 of 12, dense + mask", 0.85),
+    ("entries q,v", "SHiRA q,v", 0.9),
+    ("entries all", "SHiRA all", 0.9),
+)
+"""(ours, its rival, the largest ratio that we promise)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """The model and its batch."""
+
+    vocabulary: int = 32000
+    width: int = 768
+    layers: int = 12
+    inner: int = 2048
+    batch: int = 4
+    length: int = 128
+
+    def model(self) -> LlamaForCausalLM:
+        """A random Llama with 12 heads and separate embeddings; always the same weights."""
+        torch.manual_seed(0)
+        config = LlamaConfig(
+            vocab_size=self.vocabulary,
+            hidden_size=self.width,
+            intermediate_size=self.inner,
+            num_hidden_layers=self.layers,
+            num_attention_heads=12,
+            tie_word_embeddings=False,
+        )
+        return LlamaForCausalLM(config).train()
+
+    def tokens(self) -> Tensor:
+        """[batch, length] token ids; every eighth is one of the first 18."""
+        tokens = torch.randint(self.vocabulary, (self.batch, self.length), generator=torch.Generator().manual_seed(1))
+        tokens[:, ::8] %= 18
+        return tokens
+
+
+QUICK = Size(vocabulary=500, width=96, layers=2, inner=128, batch=2, length=16)
+
+
+@dataclasses.dataclass
+class Method:
+    """A model with what it trains."""
+
+    model: nn.Module
+    masks: dict[nn.Parameter, Tensor] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        self.optimizer = torch.optim.AdamW(self.trained, lr=1e-4) if self.trained else None
+
+    def step(self, tokens: Tensor) -> None:
+        """Forward, backward, update."""
+        self.model(input_ids=tokens, labels=tokens).loss.backward()
+        for parameter, mask in self.masks.items():
+            assert parameter.grad is not None
+            parameter.grad *= mask
+        if self.optimizer is not None:
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+
+    def file_bytes(self) -> int:
+        """Size of what has to be kept: the adapter, or the trained parameters."""
+        kept: Sequence[Tensor] = self.trained
+        if isinstance(self.model, PeftModel):
+            kept = list(get_peft_model_state_dict(self.model, save_embedding_layers=False).values())
+        return sum(tensor.numel() * tensor.element_size() for tensor in kept)
+
+
+def frozen(base: LlamaForCausalLM) -> Method:
+    """Forward and activation gradient alone."""
+    base.requires_grad_(False)
+    base.get_input_embeddings().register_forward_hook(lambda module, inputs, output: output.requires_grad_())
+    return Method(base)
+
+
+def dense(*names: str) -> Callable[[LlamaForCausalLM], Method]:
+    """Train whole parameters: those whose names hold one of the given ones."""
+
+    def build(base: LlamaForCausalLM) -> Method:
+        for name, parameter in base.named_parameters():
+            parameter.requires_grad_(any(part in name for part in names))
+        return Method(base)
+
+    return build
+
+
+def adapter(make: Callable[[LlamaForCausalLM], Any]) -> Callable[[LlamaForCausalLM], Method]:
+    """Train a PEFT adapter, ours or another."""
+    return lambda base: Method(get_peft_model(base, make(base)).train())
+
+
+def rows(count: int) -> Callable[[LlamaForCausalLM], LotteryConfig]:
+    """Ours: the first rows of the input embedding."""
+    return lambda base: LotteryConfig(
+        positions={"model.embed_tokens": range(min(count, base.config.vocab_size))}, task_type="CAUSAL_LM"
+    )
+
+
+def head_slices(base: LlamaForCausalLM, count: int) -> list[int]:
+    """Rows of the query, key and value projections, and columns of the output projection, that belong to heads."""
+    width = base.config.hidden_size // 12
+    return [index for head in HEADS[count] for index in range(head * width, (head + 1) * width)]
+
+
+def heads(count: int) -> Callable[[LlamaForCausalLM], LotteryConfig]:
+    """Ours: heads of every layer."""
+
+    def make(base: LlamaForCausalLM) -> LotteryConfig:
+        chosen = head_slices(base, count)
+        places = [f"model.layers.{layer}.self_attn." for layer in range(base.config.num_hidden_layers)]
+        return LotteryConfig(
+            positions={f"{place}{name}": chosen for place in places for name in ATTENTION[:3]},
+            column_positions={f"{place}o_proj": chosen for place in places},
+            task_type="CAUSAL_LM",
+        )
+
+    return make
+
+
+def masked_heads(base: LlamaForCausalLM) -> Method:
+    """One head of every layer with dense gradients that are masked."""
+    method = dense(*ATTENTION)(base)
+    chosen = torch.tensor(head_slices(base, 1))
+    for name, parameter in base.named_parameters():
+        if parameter.requires_grad:
+            mask = torch.zeros_like(parameter, dtype=torch.bool)
+            method.masks[parameter] = mask.index_fill_(1 if "o_proj" in name else 0, chosen, True)
+    return method
+
+
+def shira_places(shape: torch.Size, generator: torch.Generator) -> Tensor:
+    """As many random places of a matrix as SHiRA trains, sorted."""
+    size, count = shape[0] * shape[1], SHIRA_RANK * (shape[0] + shape[1])
+    return torch.randperm(size, generator=generator)[: min(count, size)].sort().values
+
+
+def entries(names: Sequence[str]) -> Callable[[LlamaForCausalLM], LotteryConfig]:
+    """Ours: single weights, as many as SHiRA's."""
+
+    def make(base: LlamaForCausalLM) -> LotteryConfig:
+        generator = torch.Generator().manual_seed(2)
+        return LotteryConfig(
+            entry_positions={
+                name: shira_places(parameter.shape, generator).numpy()
+                for name, parameter in base.named_parameters()
+                if any(part in name for part in names)
+            },
+            task_type="CAUSAL_LM",
+        )
+
+    return make
+
+
+def masked_entries(base: LlamaForCausalLM) -> Method:
+    """SHiRA's number of single weights with dense gradients that are masked."""
+    method, generator = dense(*LINEAR)(base), torch.Generator().manual_seed(2)
+    for parameter in method.trained:
+        mask = torch.zeros(parameter.numel(), dtype=torch.bool)
+        mask[shira_places(parameter.shape, generator)] = True
+        method.masks[parameter] = mask.view_as(parameter)
+    return method
+
+
+def shira(names: Sequence[str]) -> Callable[[LlamaForCausalLM], ShiraConfig]:
+    """PEFT's sparse method with random places."""
+    return lambda base: ShiraConfig(
+        r=min(SHIRA_RANK, base.config.hidden_size // 4),
+        target_modules=list(names),
+        mask_type="random",
+        random_seed=0,
+        task_type="CAUSAL_LM",
+    )
+
+
+def trainable_tokens(count: int) -> Callable[[LlamaForCausalLM], TrainableTokensConfig]:
+    """PEFT's method for token rows."""
+    return lambda base: TrainableTokensConfig(
+        token_indices=list(range(min(count, base.config.vocab_size))), task_type="CAUSAL_LM"
+    )
+
+
+METHODS: dict[str, Callable[[LlamaForCausalLM], Method]] = {
+    "limit": frozen,
+    "full": dense(""),
+    "embedding": dense("embed_tokens"),
+    "rows 18": adapter(rows(18)),
+    "rows 1000": adapter(rows(1000)),
+    "TrainableTokens 18": adapter(trainable_tokens(18)),
+    "TrainableTokens 1000": adapter(trainable_tokens(1000)),
+    "LoRA r=8, all": adapter(lambda base: LoraConfig(r=8, target_modules=list(LINEAR), task_type="CAUSAL_LM")),
+    "heads 1 of 12": adapter(heads(1)),
+    "heads 4 of 12": adapter(heads(4)),
+    "heads 1 of 12, dense + mask": masked_heads,
+    "entries q,v": adapter(entries(("q_proj", "v_proj"))),
+    "SHiRA q,v": adapter(shira(("q_proj", "v_proj"))),
+    "entries all": adapter(entries(LINEAR)),
+    "SHiRA all": adapter(shira(LINEAR)),
+    "entries all, dense + mask": masked_entries,
+}
+
+
+def time_rounds(size: Size, names: Sequence[str], rounds: int) -> dict[str, list[float]]:
+    """Seconds of one step of each method, round by round, after one round that is not counted.
+
+    Cost:
+        All models at once, 0.5 GiB each at full size, and the state of their optimizers.
+    """
+    methods = {name: METHODS[name](size.model()) for name in names}
+    tokens = size.tokens()
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    for round_number in range(rounds + 1):
+        for name, method in methods.items():
+            start = time.perf_counter()
+            method.step(tokens)
+            if round_number:
+                seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def measure_memory(size: Size, name: str) -> dict[str, float]:
+    """Peak memory of this process after some steps of one method, and the size of what it keeps, in MiB."""
+    method = METHODS[name](size.model())
+    for _ in range(MEMORY_STEPS):
+        method.step(size.tokens())
+    trained = sum(parameter.numel() for parameter in method.trained)
+    return {
+        "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10,
+        "optimizer": 8 * trained / 2**20,
+        "file": method.file_bytes() / 2**20,
+    }
+
+
+def measure_apart(name: str, quick: bool) -> dict[str, float]:
+    """`measure_memory` in a process of its own."""
+    command = [sys.executable, __file__, "--memory-of", name, *(["--quick"] if quick else [])]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def ratio(mine: Sequence[float], other: Sequence[float]) -> tuple[float, float, float]:
+    """Lower quartile, median and upper quartile of the ratios within each round."""
+    ratios = [a / b for a, b in zip(mine, other, strict=True)]
+    if len(ratios) < 2:
+        return (ratios[0],) * 3
+    low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive")
+    return low, middle, high
+
+
+def table(seconds: dict[str, list[float]], memory: dict[str, dict[str, float]]) -> str:
+    """The results as Markdown."""
+    lines = [
+        "| method | step, ms | step / limit | peak MiB | optimizer MiB | file MiB |",
+        "| --- | --: | --: | --: | --: | --: |",
+    ]
+    for name, times in seconds.items():
+        low, middle, high = ratio(times, seconds["limit"])
+        kept = memory.get(name, {})
+        sizes = " | ".join(f"{kept[key]:.1f}" if key in kept else "" for key in ("peak", "optimizer", "file"))
+        lines.append(
+            f"| {name} | {1e3 * statistics.median(times):.0f} | {middle:.3f} ({low:.3f} to {high:.3f}) | {sizes} |"
+        )
+    lines += ["", "| target | measured | promised | |", "| --- | --: | --: | --- |"]
+    for mine, other, promised in TARGETS:
+        if mine in seconds and other in seconds:
+            low, middle, high = ratio(seconds[mine], seconds[other])
+            verdict = "met" if middle <= promised else "missed"
+            spread = f"{middle:.3f} ({low:.3f} to {high:.3f})"
+            lines.append(f"| {mine} / {other} | {spread} | {promised} | {verdict} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Measure, print, and write the results."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, help="folder for step.json and step.md")
+    parser.add_argument("--rounds", type=int, default=9, help="timed steps of each method")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), help="limit is always there")
+    parser.add_argument("--no-memory", action="store_true", help="time only")
+    parser.add_argument("--quick", action="store_true", help="a tiny model, to see that everything runs")
+    parser.add_argument("--memory-of", choices=METHODS, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    size = QUICK if options.quick else Size()
+    if options.memory_of:
+        print(json.dumps(measure_memory(size, options.memory_of)))
+        return
+    names = list(dict.fromkeys(("limit", *options.methods)))
+    memory = {} if options.no_memory else {name: measure_apart(name, options.quick) for name in names}
+    seconds = time_rounds(size, names, 2 if options.quick else options.rounds)
+    text = table(seconds, memory)
+    print(f"{size}, {torch.get_num_threads()} threads, torch {torch.__version__}\n\n{text}")
+    if options.output is not None:
+        options.output.mkdir(parents=True, exist_ok=True)
+        content = {"size": dataclasses.asdict(size), "threads": torch.get_num_threads(), "seconds": seconds}
+        (options.output / "step.json").write_text(json.dumps({**content, "memory": memory}, indent=1) + "\n")
+        (options.output / "step.md").write_text(text)
+
+
+if __name__ == "__main__":
+    main()
