@@ -172,10 +172,15 @@ def masked_heads(base: LlamaForCausalLM) -> Method:
     return method
 
 
-def shira_places(shape: torch.Size, generator: torch.Generator) -> Tensor:
+def shira_rank(base: LlamaForCausalLM) -> int:
+    """SHiRA's option that says how many weights it trains: this times (inputs + outputs) of each matrix."""
+    return min(SHIRA_RANK, base.config.hidden_size // 4)
+
+
+def shira_places(base: LlamaForCausalLM, shape: torch.Size, generator: torch.Generator) -> Tensor:
     """As many random places of a matrix as SHiRA trains, sorted."""
-    size, count = shape[0] * shape[1], SHIRA_RANK * (shape[0] + shape[1])
-    return torch.randperm(size, generator=generator)[: min(count, size)].sort().values
+    count = shira_rank(base) * (shape[0] + shape[1])
+    return torch.randperm(shape[0] * shape[1], generator=generator)[:count].sort().values
 
 
 def entries(names: Sequence[str]) -> Callable[[LlamaForCausalLM], LotteryConfig]:
@@ -185,7 +190,7 @@ def entries(names: Sequence[str]) -> Callable[[LlamaForCausalLM], LotteryConfig]
         generator = torch.Generator().manual_seed(2)
         return LotteryConfig(
             entry_positions={
-                name: shira_places(parameter.shape, generator).numpy()
+                name: shira_places(base, parameter.shape, generator).numpy()
                 for name, parameter in base.named_parameters()
                 if any(part in name for part in names)
             },
@@ -200,7 +205,7 @@ def masked_entries(base: LlamaForCausalLM) -> Method:
     method, generator = dense(*LINEAR)(base), torch.Generator().manual_seed(2)
     for parameter in method.trained:
         mask = torch.zeros(parameter.numel(), dtype=torch.bool)
-        mask[shira_places(parameter.shape, generator)] = True
+        mask[shira_places(base, parameter.shape, generator)] = True
         method.masks[parameter] = mask.view_as(parameter)
     return method
 
@@ -208,7 +213,7 @@ def masked_entries(base: LlamaForCausalLM) -> Method:
 def shira(names: Sequence[str]) -> Callable[[LlamaForCausalLM], ShiraConfig]:
     """PEFT's sparse method with random places."""
     return lambda base: ShiraConfig(
-        r=min(SHIRA_RANK, base.config.hidden_size // 4),
+        r=shira_rank(base),
         target_modules=list(names),
         mask_type="random",
         random_seed=0,

@@ -15,14 +15,16 @@ from ks_lottery.errors import OptionError
 CONFIGS = Path(__file__).parent / "configs"
 
 
-def parse_options(kinds: Sequence[type], arguments: Sequence[str], default: str, quick: str) -> tuple[Any, ...]:
+def parse_options(
+    kinds: Sequence[type], arguments: Sequence[str], default: str, quick: str | None = None
+) -> tuple[Any, ...]:
     """Parse `[CONFIG.yaml] [--quick] [--flags]` into dataclasses; a flag wins over the files.
 
     Args:
         kinds: dataclasses, one instance of each is returned.
         arguments: the command line without the program's name.
         default: file in `recipes/configs/` that is read where neither a file nor `--model_name_or_path` is given.
-        quick: file that `--quick` reads on top.
+        quick: file that `--quick` reads on top; None: the recipe has no such flag.
 
     Raises:
         OptionError: if a file does not exist, is no mapping, or has an unknown key or a value of another type; or if a
@@ -33,13 +35,12 @@ def parse_options(kinds: Sequence[type], arguments: Sequence[str], default: str,
     flags = {argument.partition("=")[0].replace("-", "_") for argument in rest}
     if not files and "__model_name_or_path" not in flags:
         files = [CONFIGS / default]
-    if "--quick" in rest:
+    if quick is not None and "--quick" in rest:
         rest.remove("--quick")
         files.append(CONFIGS / quick)
     program = Path(sys.argv[0]).name
-    parser = HfArgumentParser(
-        list(kinds), prog=program, usage=f"{program} [CONFIG.yaml] [--quick] [--flags]", allow_abbrev=False
-    )
+    usage = f"{program} [CONFIG.yaml] {'' if quick is None else '[--quick] '}[--flags]"
+    parser = HfArgumentParser(list(kinds), prog=program, usage=usage, allow_abbrev=False)
     actions = {action.dest: action for action in parser._actions if action.dest != "help"}
     for file in files:
         parser.set_defaults(**_read(file, actions))

@@ -2,30 +2,28 @@
 
 import dataclasses
 import json
-import math
-import shutil
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
+from method import Method, slug
 from peft import LoraConfig, PeftModel, get_peft_model
 from stages import Stages, fingerprint, processes
-from transformers import PreTrainedModel, Trainer, TrainingArguments
+from transformers import PreTrainedModel, TrainingArguments
 from translation_base import BaseModel, device_name
 from translation_data import LANGUAGES, DataArguments, TranslationData, load_translation_data
-from translation_method import Method, saved_size, slug, was_begun
 from translation_options import EvaluationArguments, ModelArguments, TuningArguments
 from translation_report import Tested, push_run, write_run_report
 from translation_ticket import UNRELATED, TicketArguments, TokenCounts, controls_of, count_tokens
+from tuning import best_rate, steps_of, train_adapter, train_probe, trainer_arguments
 
 from ks_lottery.adapter.attach import attach_ticket
 from ks_lottery.adapter.fit import chosen_rows
 from ks_lottery.adapter.transfer import read_rows, transfer_ticket
 from ks_lottery.checkpoints.reader import FolderCheckpoint, open_checkpoint
 from ks_lottery.checkpoints.writer import atomic_file, write_json
-from ks_lottery.errors import OptionError
 from ks_lottery.evaluation.agreement import ResponseArgmax, response_argmax
 from ks_lottery.evaluation.translation import TranslationScores, evaluate_translation
 from ks_lottery.finders.search import score_units, select_ticket
@@ -33,8 +31,6 @@ from ks_lottery.report.results import BASE, LORA, PARTIAL_TRANSFER
 from ks_lottery.report.token_shift import TokenShift
 from ks_lottery.ticket.ticket import Ticket
 from ks_lottery.ticket.tokens import readable_token
-from ks_lottery.training.arguments import probe_arguments
-from ks_lottery.training.cost import measure
 from ks_lottery.training.examples import (
     ResponseCollator,
     ResponseExamples,
@@ -42,7 +38,6 @@ from ks_lottery.training.examples import (
     padding_id,
     response_examples,
 )
-from ks_lottery.training.probe import newest_checkpoint, probe
 from ks_lottery.training.prompts import PromptTemplate
 
 _ROWS_PRINTED = 100
@@ -97,10 +92,7 @@ class TranslationRun:
 
         def train(folder: Path, rate: float) -> None:
             arguments = self._arguments(folder / "probe" / "trainer", rate, self.tuning.epochs)
-            if self.state.is_main_process and not was_begun(folder):
-                shutil.rmtree(folder / "probe", ignore_errors=True)  # its record would refuse another micro_batch_size
-            self.state.wait_for_everyone()
-            probe(self.pretrained.load(), self.examples, folder / "probe", scope, arguments, self.tokenizer)
+            train_probe(self.pretrained.load(), self.examples, folder, scope, arguments, self.tokenizer)
 
         def load(folder: Path) -> PreTrainedModel:
             return self.pretrained.load(folder / "probe" / "after")
@@ -250,17 +242,8 @@ class TranslationRun:
         def train(folder: Path, rate: float) -> None:
             torch.manual_seed(self.tuning.seed)
             model = attach(self.pretrained.load())
-            checkpoints = folder / "trainer"
-            trainer = Trainer(
-                model=model,
-                args=self._arguments(checkpoints, rate, inputs["epochs"]),
-                train_dataset=self.examples,
-                data_collator=ResponseCollator(padding_id(self.tokenizer)),
-            )
-            trainer.train(resume_from_checkpoint=newest_checkpoint(checkpoints))
-            if self.state.is_main_process:
-                model.save_pretrained(folder / "adapter")
-            self.state.wait_for_everyone()
+            arguments = self._arguments(folder / "trainer", rate, inputs["epochs"])
+            train_adapter(model, self.examples, folder, arguments, ResponseCollator(padding_id(self.tokenizer)))
 
         def load(folder: Path) -> PeftModel:
             return PeftModel.from_pretrained(self.pretrained.load(), folder / "adapter")
@@ -276,31 +259,15 @@ class TranslationRun:
         load: Callable[[Path], Any],
     ) -> Method:
         """Train with each learning rate, score each on the development set, take the best."""
-        tries = []
-        for rate in rates:
-            everything = {
-                **self.inputs, **inputs, "rate": rate, "batch_size": self.tuning.batch_size,
-                "beta2": self.tuning.adam_beta2, "dev": [self.evaluation.max_new_tokens, self.evaluation.num_beams],
-            }  # fmt: skip
-
-            def make(folder: Path, rate: float = rate) -> None:
-                resumed = was_begun(folder)
-                with measure() as cost:
-                    train(folder, rate)
-                scores = self._score(load(folder), self.pairs.dev)
-                if self.state.is_main_process:
-                    shutil.rmtree(folder / "trainer", ignore_errors=True)
-                    shutil.rmtree(folder / "probe" / "trainer", ignore_errors=True)
-                    record = {"rate": rate, "dev_bleu": scores.bleu_whole, "steps": self._steps(inputs)}
-                    costs = {} if resumed else dataclasses.asdict(cost)
-                    write_json(folder / "training.json", {**record, **costs, **saved_size(folder)})
-
-            folder = self.stages.run(f"tuned/{slug(name)}/{rate:g}", everything, make)
-            record = json.loads((folder / "training.json").read_text(encoding="utf-8"))
-            self._say(f"{name}, learning rate {rate:g}: development BLEU {record['dev_bleu']:.1f}")
-            tries.append((record, folder, fingerprint(everything)))
-        record, folder, identity = max(tries, key=lambda entry: entry[0]["dev_bleu"])
-        return Method(name, lambda: load(folder), identity, {**record, "tries": len(tries)}, folder)
+        everything = {
+            **self.inputs, **inputs, "batch_size": self.tuning.batch_size, "beta2": self.tuning.adam_beta2,
+            "dev": [self.evaluation.max_new_tokens, self.evaluation.num_beams],
+        }  # fmt: skip
+        return best_rate(
+            self.stages, name, rates, everything, train, load,
+            lambda model: self._score(model, self.pairs.dev).bleu_whole, "BLEU",
+            lambda: steps_of(len(self.examples), inputs["epochs"], self.tuning),
+        )  # fmt: skip
 
     def _score(self, model: Any, sentences: Sequence[Any]) -> TranslationScores:
         return evaluate_translation(
@@ -314,32 +281,8 @@ class TranslationRun:
         )
 
     def _arguments(self, folder: Path, rate: float, epochs: float) -> TrainingArguments:
-        total, processes = self.tuning.batch_size, self.state.num_processes
-        micro = self.tuning.micro_batch_size or max(1, total // processes)
-        if total % (micro * processes):
-            raise OptionError(
-                f"--batch_size {total} is no multiple of {processes} processes times micro_batch_size {micro}. "
-                "Choose one that is, so that every number of processes takes the same steps."
-            )
-        return probe_arguments(
-            folder,
-            learning_rate=rate,
-            num_train_epochs=epochs,
-            per_device_train_batch_size=micro,
-            gradient_accumulation_steps=total // (micro * processes),
-            adam_beta2=self.tuning.adam_beta2,
-            bf16=self.pretrained.dtype == torch.bfloat16,
-            use_cpu=self.state.device.type == "cpu",
-            logging_strategy="epoch",
-            save_strategy="steps",
-            save_steps=self.tuning.checkpoint_steps,
-            seed=self.tuning.seed,
-        )
-
-    def _steps(self, inputs: dict[str, Any]) -> int:
-        """Optimizer steps of a method."""
-        per_epoch = math.ceil(len(self.examples) / self.tuning.batch_size)
-        return math.ceil(per_epoch * inputs["epochs"])
+        narrow = self.pretrained.dtype == torch.bfloat16
+        return trainer_arguments(folder, rate, epochs, self.tuning, bf16=narrow)
 
     def _say(self, text: str) -> None:
         if self.state.is_main_process:

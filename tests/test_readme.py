@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import typer
 from options import parse_options
 from transformers import TrainingArguments
 from translate import RunArguments
@@ -13,6 +14,7 @@ from translation_data import DataArguments
 from translation_options import EvaluationArguments, ModelArguments, TuningArguments
 from translation_ticket import TicketArguments
 
+from ks_lottery.cli.app import app
 from ks_lottery.finders.base import FINDERS, finder
 from ks_lottery.finders.search import find_ticket
 from ks_lottery.finders.select import TopK
@@ -21,6 +23,7 @@ from tests.tiny_models import shifted, tiny_llama
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+COMMANDS = ("accelerate launch ", "make ", "ks-lottery ")
 OPTIONS = (ModelArguments, DataArguments, TicketArguments, TuningArguments, EvaluationArguments, RunArguments)
 
 
@@ -30,7 +33,7 @@ def blocks(document: Path, language: str) -> list[str]:
 
 def commands(document: Path) -> list[str]:
     text = document.read_text(encoding="utf-8").replace("\\\n", " ")
-    return [line.strip() for line in text.splitlines() if line.strip().startswith(("accelerate launch ", "make "))]
+    return [line.strip() for line in text.splitlines() if line.strip().startswith(COMMANDS)]
 
 
 @pytest.fixture
@@ -72,6 +75,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 import numpy as np
 from ks_lottery.checkpoints.pair import paired_chunks
+from ks_lottery.cli.app import app
 from ks_lottery.finders.base import FINDERS, Evidence, Shift, UnitScores
 from ks_lottery.stats.floats import bits_of
 from ks_lottery.ticket.ticket import Kind
@@ -94,6 +98,12 @@ def test_commands_parse(document: Path) -> None:
         words = shlex.split(command, comments=True)
         if words[0] == "make":
             assert words[1] in targets, command
+            continue
+        if words[0] == "ks-lottery":
+            program = typer.main.get_command(app)
+            assert isinstance(program, typer.core.TyperGroup)
+            with program.make_context("ks-lottery", words[1:2]) as context:
+                program.commands[words[1]].make_context(words[1], words[2:], parent=context)
             continue
         script = next(index for index, word in enumerate(words) if word.endswith(".py"))
         assert words[script] == "recipes/translate.py", command

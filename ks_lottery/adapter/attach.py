@@ -4,7 +4,8 @@ from peft import PeftModel, get_peft_model
 from torch import nn
 
 from ks_lottery.adapter.config import LotteryConfig
-from ks_lottery.adapter.fit import chosen_rows, require_fit
+from ks_lottery.adapter.fit import chosen_parts, require_fit
+from ks_lottery.adapter.parts import position_options
 from ks_lottery.adapter.peft_type import KS_TICKET
 from ks_lottery.errors import AdapterError
 from ks_lottery.ticket.ticket import Ticket
@@ -21,17 +22,17 @@ _TASKS = {
 def attach_ticket(
     model: nn.Module, ticket: Ticket, adapter_name: str = "default", *, check_base: bool = True
 ) -> PeftModel:
-    """Freeze a model and make exactly a ticket's rows trainable.
+    """Freeze a model and make exactly a ticket's weights trainable.
 
     The result is an ordinary `PeftModel` for any Trainer: its trainable parameters are the ticket's deltas, float32
     whatever the dtype of the model, zero at the start. What is not selected cannot move, weight decay included, and
-    weight decay pulls what is selected towards its pretrained value. Classification heads are trained beside the rows,
-    as PEFT does for its own methods.
+    weight decay pulls what is selected towards its pretrained value. Classification heads are trained beside them, as
+    PEFT does for its own methods.
 
     Args:
         model: a transformers model, which is changed in place; or a `PeftModel` with tickets, to which another adapter
             is added (inactive until `model.set_adapter(adapter_name)`, as with all of PEFT).
-        ticket: an update ticket of token rows.
+        ticket: an update ticket; its units may lie in embeddings (rows alone), linear layers, and the vectors of norms.
         adapter_name: name of the adapter.
         check_base: compare sampled weights with the base model that the ticket was found on; rounding to bfloat16 is no
             difference.
@@ -59,7 +60,7 @@ def attach_ticket(
         )
     require_fit(ticket, model, check_base)
     config = LotteryConfig(
-        positions={parameter.removesuffix(".weight"): rows.tolist() for parameter, rows in chosen_rows(ticket)},
+        **position_options((part.parameter, part.dim, part.index) for part in chosen_parts(ticket)),
         ticket=ticket.fingerprint,
         task_type=task_type(model.get_base_model() if isinstance(model, PeftModel) else model),
     )

@@ -9,10 +9,15 @@ import torch
 from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTuner
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
-from ks_lottery.adapter.layer import RowLayer, RowReader, TiedRowLayer
+from ks_lottery.adapter.checks import require_parts
+from ks_lottery.adapter.layer import RowLayer, TiedRowLayer
+from ks_lottery.adapter.linear import LinearLayer, VectorLayer
+from ks_lottery.adapter.overlap import without_overlap
+from ks_lottery.adapter.parts import ROWS, PartKind, PartLayer, TicketLayer, full_shape, position_options
 from ks_lottery.adapter.rows import RowChange, union_index
-from ks_lottery.adapter.tuned import tuned_values
+from ks_lottery.adapter.tuned import only_rows, tuned_values
 from ks_lottery.errors import AdapterError
 
 if TYPE_CHECKING:
@@ -20,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class LotteryModel(BaseTuner):
-    """PEFT's tuner for tickets of token rows.
+    """PEFT's tuner for tickets.
 
     What differs from PEFT's defaults, and why:
 
@@ -32,18 +37,18 @@ class LotteryModel(BaseTuner):
     """
 
     prefix = "ks_ticket_"
-    tuner_layer_cls = RowReader
+    tuner_layer_cls = TicketLayer
     target_module_mapping: ClassVar[dict[str, list[str]]] = {}
 
     def inject_adapter(self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any) -> None:
         """Add an adapter.
 
         Raises:
-            AdapterError: if the model shares its matrices otherwise than the model that the adapter belongs to.
+            AdapterError: if a part cannot be trained in this model, or the model shares its matrices otherwise than the
+                model that the adapter belongs to; no module has been replaced then.
         """
         config: LotteryConfig = self.peft_config[adapter_name]
-        for name in config.rows:
-            _agree_on_sharing(model, name, config)
+        require_parts(model, config)
         super().inject_adapter(model, adapter_name, *args, **kwargs)
         for name in config.rows:
             for other in config.tied_modules[name]:
@@ -55,8 +60,8 @@ class LotteryModel(BaseTuner):
     def add_weighted_adapter(self, adapters: Sequence[str], weights: Sequence[float], adapter_name: str) -> None:
         """Add an adapter that is a weighted sum of others.
 
-        Its rows are the union of theirs, and its deltas the weighted sum of their deltas, summed in float64 and rounded
-        once.
+        Its positions are the union of theirs, and its deltas the weighted sum of their deltas, summed in float64 and
+        rounded once.
 
         Args:
             adapters: names of adapters of this model.
@@ -67,23 +72,29 @@ class LotteryModel(BaseTuner):
             AdapterError: if a name is unknown or taken, the lengths differ, or an adapter trains whole modules.
         """
         configs = self._weighted(adapters, weights, adapter_name)
-        sums: dict[str, RowChange] = {}
-        for name in dict.fromkeys(name for config in configs for name in config.rows):
-            layer: RowLayer = self.model.get_submodule(name)
-            parts = [(layer.changes([a])[0], w) for a, w in zip(adapters, weights, strict=True) if layer.changes([a])]
-            sums[name] = weighted_sum(parts)
+        sums: dict[str, dict[PartKind, RowChange]] = {}
+        for name in dict.fromkeys(name for config in configs for name in config.parts):
+            layer: PartLayer = self.model.get_submodule(name)
+            sums[name] = _weighted_layer(layer, adapters, weights)
         self.peft_config[adapter_name] = dataclasses.replace(
             configs[0],
+            **position_options(
+                (f"{name}.{kind.parameter}", kind.dim, change.index.cpu().numpy())
+                for name, changes in sums.items()
+                for kind, change in changes.items()
+            ),
             rows={},
+            columns={},
+            entries={},
             target_modules=None,
-            positions={name: change.index.tolist() for name, change in sums.items()},
             tied_modules={name: others for config in configs for name, others in config.tied_modules.items()},
             ticket=None,
         )
         self.inject_adapter(self.model, adapter_name)
         with torch.no_grad():
-            for name, change in sums.items():
-                self.model.get_submodule(name).ks_ticket_delta[adapter_name].copy_(change.delta)
+            for name, changes in sums.items():
+                for kind, change in changes.items():
+                    getattr(self.model.get_submodule(name), kind.values)[adapter_name].copy_(change.delta)
 
     def _weighted(self, adapters: Sequence[str], weights: Sequence[float], name: str) -> "list[LotteryConfig]":
         unknown = [adapter for adapter in adapters if adapter not in self.peft_config]
@@ -107,7 +118,7 @@ class LotteryModel(BaseTuner):
 
     @staticmethod
     def _check_target_module_exists(peft_config: "LotteryConfig", key: str) -> bool:
-        return key in peft_config.rows
+        return key in peft_config.parts
 
     def _create_and_replace(
         self,
@@ -119,8 +130,14 @@ class LotteryModel(BaseTuner):
         current_key: str,
         parameter_name: str | None = None,
     ) -> None:
-        layer = target if isinstance(target, RowLayer) else RowLayer(target)
-        layer.update_layer(adapter_name, peft_config.rows[current_key], (peft_config.positions or {}).get(current_key))
+        parts = peft_config.parts[current_key]
+        if isinstance(target, PartLayer):
+            layer = target
+        else:
+            follows_or_leads = bool(peft_config.tied_modules.get(current_key)) or _output_head(self.model) is target
+            layer = _layer_class(target, set(parts), follows_or_leads)(target)
+        for kind, (count, positions) in parts.items():
+            layer.add_part(adapter_name, kind, count, positions)
         setattr(parent, target_name, layer)
 
     def _replace_module(self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module) -> None:
@@ -141,64 +158,48 @@ class LotteryModel(BaseTuner):
         state_dict: dict[str, Tensor],
         unwanted_adapter_names: list[str],
     ) -> dict[str, Tensor]:
-        config.tuned = tuned_values(model, [adapter_name], state_dict)
-        if config.tuned is None:
+        config.tuned, reason = None, "it trains more than rows of embeddings and linear layers"
+        if only_rows(model, adapter_name):
+            config.tuned = tuned_values(model, [adapter_name], state_dict)
+            reason = "the base weights are sharded over processes. Load it in one process and call export_ticket"
+        config.has_no_plain_form = config.tuned is None
+        if config.has_no_plain_form:
             warnings.warn(
-                f"The adapter {adapter_name!r} is saved without a form for plain PEFT, because the base weights are "
-                "sharded over processes. Load it in one process and call export_ticket.",
-                stacklevel=2,
+                f"The adapter {adapter_name!r} is saved without a form for plain PEFT, because {reason}.", stacklevel=2
             )
         return super()._get_adapter_state_dict(model, config, adapter_name, state_dict, unwanted_adapter_names)
 
 
-def modules_sharing(model: nn.Module, name: str) -> list[str]:
-    """Names of the other modules that share the weight of module `name`; a ticket layer counts as the module in it."""
-    module = model.get_submodule(name)
-    weight = module.get_base_layer().weight if isinstance(module, RowReader) else module.weight
-    found = (
-        other.removesuffix(".base_layer")
-        for other, candidate in model.named_modules(remove_duplicate=False)
-        if candidate._parameters.get("weight") is weight
-    )
-    return [other for other in dict.fromkeys(found) if other != name]
-
-
 def weighted_sum(parts: Sequence[tuple[RowChange, float]]) -> RowChange:
-    """Sum of weight times change, over the union of the rows, in float64 rounded once to float32."""
+    """Sum of weight times change, over the union of the positions, in float64."""
     index = union_index([change for change, _ in parts])
-    width = parts[0][0].delta.shape[1]
-    total = torch.zeros(len(index), width, dtype=torch.float64, device=index.device)
+    width = parts[0][0].delta.shape[1:]
+    total = torch.zeros(len(index), *width, dtype=torch.float64, device=index.device)
     for change, weight in parts:
         slot = torch.searchsorted(index, change.index)
         total.index_add_(0, slot, weight * change.delta.detach().to(torch.float64))
-    return RowChange(index, total.to(torch.float32))
+    return RowChange(index, total)
 
 
-def _agree_on_sharing(model: nn.Module, name: str, config: "LotteryConfig") -> None:
-    try:
-        live = modules_sharing(model, name)
-    except AttributeError as error:
-        raise AdapterError(
-            f"The adapter trains rows of the module {name!r}, which this {type(model).__name__} does not have "
-            f"({error}). Load it on the model class that it was trained on."
-        ) from error
-    for other in live:
-        if other in config.rows or isinstance(model.get_submodule(other), RowLayer):
-            raise AdapterError(
-                f"{name!r} and {other!r} share one matrix in this model, so their rows cannot be chosen apart. Give "
-                f"the rows of one of them, {other!r} if it has an adapter already; the other one follows."
-            )
-    known = config.tied_modules.setdefault(name, live)
-    if set(known) != set(live):
-        raise AdapterError(
-            f"The adapter was trained where {name!r} shares its matrix with {_names(known)}, but in this model it "
-            f"shares it with {_names(live)}: the same rows would mean another model. Load the base model with the same "
-            "tie_word_embeddings as in training."
-        )
+def _weighted_layer(layer: PartLayer, adapters: Sequence[str], weights: Sequence[float]) -> dict[PartKind, RowChange]:
+    sums = {}
+    for kind in layer.kinds:
+        parts = [(layer.changes([a], kind), w) for a, w in zip(adapters, weights, strict=True)]
+        if any(changes for changes, _ in parts):
+            sums[kind] = weighted_sum([(changes[0], w) for changes, w in parts if changes])
+    return without_overlap(sums, full_shape(layer.get_base_layer().weight)[-1]) if len(sums) > 1 else sums
 
 
-def _names(names: Sequence[str]) -> str:
-    return ", ".join(map(repr, sorted(names))) or "no other module"
+def _output_head(model: nn.Module) -> nn.Module | None:
+    getter: Any = getattr(model, "get_output_embeddings", None)
+    return None if getter is None else getter()
+
+
+def _layer_class(module: nn.Module, kinds: set[PartKind], reads_tokens: bool) -> type[PartLayer]:
+    """Which layer trains parts of a module; `reads_tokens`: whether it is an output head or shares its matrix."""
+    if isinstance(module, nn.Embedding) or (isinstance(module, nn.Linear) and kinds == {ROWS} and reads_tokens):
+        return RowLayer
+    return LinearLayer if isinstance(module, nn.Linear | Conv1D) else VectorLayer
 
 
 def _parent(model: nn.Module, name: str) -> tuple[nn.Module, str]:

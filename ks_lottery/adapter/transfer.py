@@ -1,5 +1,6 @@
-"""Partial transfer: the rows of a ticket, copied from the end of a probe; nothing is trained."""
+"""Partial transfer: the weights of a ticket, copied from the end of a probe; nothing is trained."""
 
+import math
 import os
 from typing import TypeVar
 
@@ -8,10 +9,13 @@ import torch
 from peft import PeftModel
 from torch import Tensor, nn
 
-from ks_lottery.adapter.fit import chosen_rows, require_fit
-from ks_lottery.checkpoints.reader import Checkpoint, is_tied, open_checkpoint
+from ks_lottery.adapter.fit import TOKEN_GROUPS, ChosenPart, chosen_parts, require_fit
+from ks_lottery.adapter.parts import read_part, write_part
+from ks_lottery.checkpoints.reader import Checkpoint, open_checkpoint
 from ks_lottery.errors import AdapterError
 from ks_lottery.ticket.ticket import Ticket
+
+_PIECE_VALUES = 2**22
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
 
@@ -19,13 +23,13 @@ ModelT = TypeVar("ModelT", bound=nn.Module)
 def transfer_ticket(
     model: ModelT, ticket: Ticket, after: "str | os.PathLike[str] | nn.Module | Checkpoint", *, check_base: bool = True
 ) -> ModelT:
-    """Copy a ticket's rows from `after` into a model, in place.
+    """Copy a ticket's weights from `after` into a model, in place.
 
     Args:
         model: the pretrained model.
-        ticket: an update ticket of token rows.
+        ticket: an update ticket.
         after: the weights at the end of the probe: a model, folder, Hub id or checkpoint. Only the ticket's rows of it
-            are read; they are rounded to the model's dtype.
+            are read, and the matrices of which it has other parts, in pieces; values are rounded to the model's dtype.
         check_base: compare sampled weights of `model` with the base model that the ticket was found on.
 
     Returns:
@@ -45,15 +49,41 @@ def transfer_ticket(
         )
     require_fit(ticket, model, check_base)
     source = open_checkpoint(after)
-    for parameter, _ in chosen_rows(ticket):
-        _require_rows_of(source, parameter, ticket)
+    parts = chosen_parts(ticket)
+    for part in parts:
+        _require_same(source, part.parameter, ticket)
     parameters = dict(model.named_parameters())
     with torch.no_grad():
-        for parameter, rows in chosen_rows(ticket):
-            weight = parameters[parameter]
-            values = read_rows(source, parameter, rows).to(weight)
-            weight.index_copy_(0, torch.from_numpy(rows).to(weight.device), values)
+        for part in parts:
+            values = read_chosen(source, part)
+            write_part(parameters[part.parameter], part.dim, torch.from_numpy(part.index), values)
     return model
+
+
+def read_chosen(checkpoint: Checkpoint, part: ChosenPart) -> Tensor:
+    """Read what a ticket chooses of a parameter.
+
+    Returns:
+        [k, ...] copy, in the dtype of the checkpoint: slices lie along the first dimension; [k] for single values.
+
+    Cost:
+        The result, and one piece of the parameter at a time.
+    """
+    if part.dim == 0:
+        return read_rows(checkpoint, part.parameter, part.index)
+    pieces = []
+    shape = checkpoint.shape(part.parameter)
+    width = math.prod(shape[1:])
+    step = max(1, _PIECE_VALUES // width)
+    for start in range(0, shape[0], step):
+        rows = checkpoint.rows(part.parameter, start, min(start + step, shape[0]))
+        if part.dim == 1:
+            pieces.append(read_part(rows, 1, torch.from_numpy(part.index)))
+        else:
+            first, last = np.searchsorted(part.index, (start * width, (start + len(rows)) * width))
+            pieces.append(read_part(rows, None, torch.from_numpy(part.index[first:last] - start * width)))
+        checkpoint.release(part.parameter)
+    return torch.cat(pieces, dim=1 if part.dim == 1 else 0)
 
 
 def read_rows(checkpoint: Checkpoint, parameter: str, rows: np.ndarray) -> Tensor:
@@ -73,9 +103,9 @@ def read_rows(checkpoint: Checkpoint, parameter: str, rows: np.ndarray) -> Tenso
     return values
 
 
-def _require_rows_of(after: Checkpoint, parameter: str, ticket: Ticket) -> None:
-    if is_tied(after.config) != ("tied" in ticket.selections):
-        state = "ties" if is_tied(after.config) else "does not tie"
+def _require_same(after: Checkpoint, parameter: str, ticket: Ticket) -> None:
+    if TOKEN_GROUPS & set(ticket.selections) and after.tied != ("tied" in ticket.selections):
+        state = "ties" if after.tied else "does not tie"
         raise AdapterError(
             f"after = {after.name!r} {state} its embeddings, unlike the model that the ticket was found on. Transfer "
             "from the probe that started from the ticket's base model."

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
+from threading import Lock
 from typing import TYPE_CHECKING, Union
 
 import numpy as np
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from ks_lottery.checkpoints.checkpoint import Checkpoint
 from ks_lottery.checkpoints.inventory import Inventory, TensorPair, pair_tensors
 from ks_lottery.checkpoints.reader import open_checkpoint
-from ks_lottery.checkpoints.stream import PIECE_BYTES, Bytes, PairReader, Piece, in_order, pieces_of
+from ks_lottery.checkpoints.stream import PIECE_BYTES, PairReader, Piece, in_order, pieces_of
 from ks_lottery.errors import CheckpointError, OptionError, UnitError
 from ks_lottery.stats.comparison import RowComparison, compare_rows, joined
 from ks_lottery.stats.floats import FORMATS, FloatBits
@@ -174,36 +175,74 @@ def _groups(
     return groups
 
 
+class _Whole:
+    """The statistic of a whole tensor: threads add its pieces, and the last of them computes it.
+
+    Args:
+        pair: the tensor, of a float dtype.
+        pieces: how many there are.
+        reader: reads pieces again where the statistic needs it.
+    """
+
+    def __init__(self, pair: TensorPair, pieces: int, reader: PairReader) -> None:
+        self.h = 0
+        self._pair, self._reader, self._awaited = pair, reader, pieces
+        self._matrix: MatrixShift | None = None
+        self._changed: list[Piece] = []
+        self._lock = Lock()
+
+    def add(self, piece: Piece, before: FloatBits, after: FloatBits, changed: NDArray[np.int64]) -> None:
+        """Take the changed rows of a piece; the pairs of values that are left out are bit-identical and cancel."""
+        if len(changed):
+            with self._lock:
+                self._changed.append(piece)
+                self._matrix = self._matrix or MatrixShift(self._pair.dtype, self._pair.name)
+            rows = slice(None) if len(changed) == len(before) else changed
+            self._matrix.add(before[rows], after[rows])
+        with self._lock:
+            self._awaited -= 1
+            last = self._awaited == 0
+        if last and self._matrix is not None:
+            least = np.zeros(MIN_VALUES_PER_UNIT, dtype=before.array.dtype)
+            self._matrix.add(FloatBits(least, before.dtype), FloatBits(least, before.dtype))  # cancels too
+            self.h = self._matrix.statistic(self._reread, threads=1)
+            self._matrix = None
+
+    def _reread(self) -> Iterator[tuple[FloatBits, FloatBits]]:
+        for piece in self._changed:
+            yield _bits(self._reader, piece)
+
+
 @dataclass(frozen=True, slots=True)
 class _Task:
-    """A piece of a tensor, and what all threads add the tensor's changed values to; None where it holds no floats."""
+    """A piece of a tensor, and the statistic of the whole; None where it holds no floats."""
 
     piece: Piece
-    matrix: MatrixShift | None
+    whole: _Whole | None
     statistic: bool
 
-    def bits(self, content: Bytes) -> FloatBits:
-        """[rows, n]; a part of a row is one row."""
-        piece = self.piece
-        values = np.require(content.view(FORMATS[piece.pair.dtype].integer), requirements="A")
-        rows = len(content) // piece.pair.row_bytes if piece.whole_rows else 1
-        return FloatBits(values.reshape(rows, -1), piece.pair.dtype)
+
+def _bits(reader: PairReader, piece: Piece) -> tuple[FloatBits, FloatBits]:
+    """[rows, n] before and after; a part of a row is one row."""
+    rows = (piece.end - piece.begin) // piece.pair.row_bytes if piece.whole_rows else 1
+    integer, dtype = FORMATS[piece.pair.dtype].integer, piece.pair.dtype
+    before, after = (
+        FloatBits(np.require(content.view(integer), requirements="A").reshape(rows, -1), dtype)
+        for content in reader.read(piece)
+    )
+    return before, after
 
 
-def _look(task: _Task, reader: PairReader) -> tuple[_Task, int | RowComparison]:
+def _look(task: _Task, reader: PairReader) -> int | RowComparison:
     """Compare one piece, in a thread: the number of bytes that changed, or what became of the rows of floats."""
-    before, after = reader.read(task.piece)
-    if task.matrix is None:
-        return task, 0 if np.array_equal(before, after) else int(np.count_nonzero(before != after))
-    old, new = task.bits(before), task.bits(after)
+    if task.whole is None:
+        before, after = reader.read(task.piece)
+        return 0 if np.array_equal(before, after) else int(np.count_nonzero(before != after))
+    old, new = _bits(reader, task.piece)
     first = task.piece.first_row
     rows = compare_rows(old, new, name=task.piece.name, first_row=first, statistic=task.statistic, threads=1)
-    changed = np.flatnonzero(rows.changed)
-    if len(changed) == len(old):
-        task.matrix.add(old, new)
-    elif len(changed):
-        task.matrix.add(old[changed], new[changed])
-    return task, rows
+    task.whole.add(task.piece, old, new, np.flatnonzero(rows.changed))
+    return rows
 
 
 @dataclass
@@ -211,55 +250,38 @@ class _Tally:
     """Sums over the pieces of one tensor, in their order."""
 
     pair: TensorPair
+    keep_rows: bool
     changed_values: int = 0
     changed_rows: int = 0
     squared_shift: float = 0.0
     squared_norm: float = 0.0
-    changed: list[_Task] = field(default_factory=list)
     rows: list[RowComparison] = field(default_factory=list)
     _last_changed_row: int = -1
 
-    def add(self, task: _Task, found: int | RowComparison) -> None:
+    def add(self, piece: Piece, found: int | RowComparison) -> None:
         if isinstance(found, int):
-            self._count(task, found, np.zeros(min(found, 1), dtype=np.int64))
+            self._count(found, np.zeros(min(found, 1), dtype=np.int64))
             return
-        self._count(task, int(found.changed_values.sum()), task.piece.first_row + np.flatnonzero(found.changed))
+        self._count(int(found.changed_values.sum()), piece.first_row + np.flatnonzero(found.changed))
         self.squared_shift += float(found.squared_shift.sum())
         self.squared_norm += float(found.squared_norm.sum())
-        if task.statistic:
+        if self.keep_rows:
             self.rows.append(found)
 
-    def _count(self, task: _Task, changed_values: int, changed_rows: NDArray[np.int64]) -> None:
+    def _count(self, changed_values: int, changed_rows: NDArray[np.int64]) -> None:
         """Count values, and rows of which no earlier piece held a changed part."""
         if changed_values:
-            self.changed.append(task)
             self.changed_values += changed_values
             self.changed_rows += len(changed_rows) - int(changed_rows[0] == self._last_changed_row)
             self._last_changed_row = int(changed_rows[-1])
 
-    def result(self, reader: PairReader, groups: Sequence[tuple[str, UnitGroup]], jobs: int) -> TensorDifference:
-        if not self.pair.is_float:
+    def result(self, whole: _Whole | None, groups: Sequence[tuple[str, UnitGroup]]) -> TensorDifference:
+        if whole is None:
             return TensorDifference(self.pair, self.changed_values, self.changed_rows, None, None, None)
         size = self.pair.values // max(1, self.pair.rows)
         units = tuple(UnitDifferences(name, group, size, joined(self.rows)) for name, group in groups)
         shift, norm = math.sqrt(self.squared_shift), math.sqrt(self.squared_norm)
-        h = self._height(reader, jobs)
-        return TensorDifference(self.pair, self.changed_values, self.changed_rows, h, shift, norm, units)
-
-    def _height(self, reader: PairReader, jobs: int) -> int:
-        """The statistic of the whole; the pairs left out are bit-identical, and so are those that make up the least."""
-        if not self.changed:
-            return 0
-        matrix = self.changed[0].matrix
-        assert matrix is not None
-        same = FloatBits(np.zeros(MIN_VALUES_PER_UNIT, dtype=FORMATS[self.pair.dtype].integer), self.pair.dtype)
-        matrix.add(same, same)
-        return matrix.statistic(partial(self._reread, reader), threads=jobs)
-
-    def _reread(self, reader: PairReader) -> Iterator[tuple[FloatBits, FloatBits]]:
-        for task in self.changed:
-            before, after = reader.read(task.piece)
-            yield task.bits(before), task.bits(after)
+        return TensorDifference(self.pair, self.changed_values, self.changed_rows, whole.h, shift, norm, units)
 
 
 def _compare(
@@ -270,20 +292,22 @@ def _compare(
     progress: Callable[[int], object],
     piece_bytes: int,
 ) -> Iterator[TensorDifference]:
-    def pieces(pair: TensorPair) -> list[Piece]:
-        return pieces_of(pair, cut_rows=pair.name not in groups, piece_bytes=piece_bytes)
-
-    def tasks() -> Iterator[_Task]:
+    with PairReader(*sides) as reader:
+        plan = []
         for pair in pairs:
-            matrix = MatrixShift(pair.dtype, pair.name) if pair.is_float else None
-            for piece in pieces(pair):
-                reader.announce(piece)
-                yield _Task(piece, matrix, statistic=pair.name in groups)
+            pieces = pieces_of(pair, cut_rows=pair.name not in groups, piece_bytes=piece_bytes)
+            plan.append((pair, pieces, _Whole(pair, len(pieces), reader) if pair.is_float else None))
 
-    with PairReader(*sides) as reader, closing(in_order(partial(_look, reader=reader), tasks(), jobs)) as results:
-        for pair in pairs:
-            tally = _Tally(pair)
-            for piece in pieces(pair):
-                tally.add(*next(results))
-                progress(2 * (piece.end - piece.begin))
-            yield tally.result(reader, groups.get(pair.name, ()), jobs)
+        def tasks() -> Iterator[_Task]:
+            for pair, pieces, whole in plan:
+                for piece in pieces:
+                    reader.announce(piece)
+                    yield _Task(piece, whole, statistic=pair.name in groups)
+
+        with closing(in_order(partial(_look, reader=reader), tasks(), jobs)) as results:
+            for pair, pieces, whole in plan:
+                tally = _Tally(pair, keep_rows=pair.name in groups)
+                for piece in pieces:
+                    tally.add(piece, next(results))
+                    progress(2 * (piece.end - piece.begin))
+                yield tally.result(whole, groups.get(pair.name, ()))

@@ -13,9 +13,9 @@ from ks_lottery.checkpoints.reader import Checkpoint, open_checkpoint
 from ks_lottery.errors import OptionError, TicketError
 from ks_lottery.finders.base import Finder, Shift, UnitScores
 from ks_lottery.finders.base import finder as resolve_finder
+from ks_lottery.finders.ranks import Ranks, ranks_for
 from ks_lottery.finders.select import Alpha, Density, Selector, TopK, describe
 from ks_lottery.finders.streaming import largest_streamed
-from ks_lottery.ticket.identity import identify
 from ks_lottery.ticket.ticket import Provenance, Selection, Ticket
 from ks_lottery.units.granularity import Granularity, granularity
 from ks_lottery.units.slab import UnitGroup, parameters_of
@@ -36,6 +36,7 @@ def find_ticket(
     finder: str | Finder = "ks",
     selector: Selector | None = None,
     candidates: Candidates | None = None,
+    distributed: bool = False,
 ) -> Ticket:
     """Find the units that shifted between two checkpoints.
 
@@ -46,6 +47,8 @@ def find_ticket(
         finder: method, by name or as an object with options.
         selector: how to cut; `Alpha(0.05)`, the paper's rule, if None.
         candidates: unit numbers that may be selected, for every group or by group name; all that changed if None.
+        distributed: whether all processes of `torch.distributed` make this call together, each scoring its share of the
+            units from its share of the files; all get the ticket that one process would find.
 
     Returns:
         the ticket; `ticket.save(folder)` keeps it.
@@ -60,27 +63,34 @@ def find_ticket(
         Reads each tensor that holds units once. `TopK` and `Density` over more than 33 million units keep the scores
         of one group at a time and read three times as a rule.
     """
-    before, after = open_checkpoint(before), open_checkpoint(after)
+    ranks = ranks_for(distributed)
+    before, after = ranks.open(before, after)
     method, chooser, kind = resolve_finder(finder), selector or Alpha(), granularity(units)
-    groups = tuple(kind.groups(before.layout()))
+    groups = ranks.groups(kind, before)
     if isinstance(chooser, TopK | Density) and sum(group.num_units for group in groups) > _HELD_UNITS:
+        ranks.require_one(f"more than {_HELD_UNITS} units, whose scores are not kept")
         return _streamed(groups, before, after, kind, method, chooser, candidates)
     if isinstance(chooser, Alpha):
         # No correction rejects what is not below alpha, so the p-values from alpha on need not be exact.
-        scores = list(method.score(groups, Shift(before, after, level=chooser.alpha)))
+        scores = ranks.score(method, groups, Shift(before, after, level=chooser.alpha))
         with suppress(TicketError):
-            return select_ticket(scores, before, after, kind, method, chooser, candidates)
-    scores = list(method.score(groups, Shift(before, after)))
-    return select_ticket(scores, before, after, kind, method, chooser, candidates)
+            return _selected(scores, before, after, kind, method, chooser, candidates, ranks)
+    scores = ranks.score(method, groups, Shift(before, after))
+    return _selected(scores, before, after, kind, method, chooser, candidates, ranks)
 
 
 def score_units(
-    before: Source, after: Source, units: str | Granularity = "token_rows", finder: str | Finder = "ks"
+    before: Source,
+    after: Source,
+    units: str | Granularity = "token_rows",
+    finder: str | Finder = "ks",
+    distributed: bool = False,
 ) -> list[UnitScores]:
     """Score every unit, selected or not; arguments and errors as `find_ticket`."""
-    before, after = open_checkpoint(before), open_checkpoint(after)
+    ranks = ranks_for(distributed)
+    before, after = ranks.open(before, after)
     method = resolve_finder(finder)
-    return list(method.score(tuple(granularity(units).groups(before.layout())), Shift(before, after)))
+    return ranks.score(method, ranks.groups(granularity(units), before), Shift(before, after))
 
 
 def select_ticket(
@@ -94,11 +104,25 @@ def select_ticket(
 ) -> Ticket:
     """Cut scores that `score_units` made with the same arguments; as `find_ticket`."""
     before, after = open_checkpoint(before), open_checkpoint(after)
-    method, chooser, kind = resolve_finder(finder), selector or Alpha(), granularity(units)
+    return _selected(
+        scores, before, after, granularity(units), resolve_finder(finder), selector or Alpha(), candidates, Ranks()
+    )
+
+
+def _selected(
+    scores: Sequence[UnitScores],
+    before: Checkpoint,
+    after: Checkpoint,
+    kind: Granularity,
+    method: Finder,
+    chooser: Selector,
+    candidates: Candidates | None,
+    ranks: Ranks,
+) -> Ticket:
     allowed = [entry.changed & _candidate_mask(entry, candidates) for entry in scores]
     selections = _selections(scores, chooser.select(scores, allowed))
     tested = int(sum(mask.sum() for mask in allowed))
-    return _ticket(selections, before, after, kind, method, chooser, tested, candidates)
+    return _ticket(selections, before, after, kind, method, chooser, tested, candidates, ranks)
 
 
 def _streamed(
@@ -125,7 +149,7 @@ def _streamed(
         indices = chooser.select([entry], [allowed])[0] if chosen is None else chosen[position]
         selections |= _selections([entry], [indices])
         tested += int(allowed.sum())
-    return _ticket(selections, before, after, kind, method, chooser, tested, candidates)
+    return _ticket(selections, before, after, kind, method, chooser, tested, candidates, Ranks())
 
 
 def _selections(scores: Sequence[UnitScores], chosen: Sequence[np.ndarray]) -> dict[str, Selection]:
@@ -146,6 +170,7 @@ def _ticket(
     chooser: Selector,
     tested: int,
     candidates: Candidates | None,
+    ranks: Ranks,
 ) -> Ticket:
     if all(len(selection.indices) == selection.group.num_units for selection in selections.values()):
         raise TicketError(
@@ -162,7 +187,8 @@ def _ticket(
         "restricted_to_candidates": candidates is not None,
         "ks_lottery": __version__,
     }
-    base = identify(before, parameters_of([selection.group for selection in selections.values()]))
+    parameters = parameters_of([selection.group for selection in selections.values()])
+    base = ranks.identify(before, parameters, [selection.indices for selection in selections.values()])
     return Ticket(method.kind, kind.name, selections, base, Provenance(method.name, details))
 
 

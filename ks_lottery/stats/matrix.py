@@ -1,6 +1,5 @@
 """Two-sample Kolmogorov-Smirnov statistic of a whole matrix, as an exact integer, without sorting it."""
 
-import itertools
 import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -11,21 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ks_lottery.errors import UnitError
-from ks_lottery.stats.floats import FORMATS, FloatBits, Values, bits_of, format_of
+from ks_lottery.stats.floats import FloatBits, Values, bits_of
 from ks_lottery.stats.jit import worker_count
 from ks_lottery.stats.kolmogorov import MIN_VALUES_PER_UNIT
-from ks_lottery.stats.matrix_bins import BLOCK, VECTORISED, BinCounts, KeyBins, OpenBins, kernels, keys_in
+from ks_lottery.stats.matrix_bins import BINS, BinCounts, Bits, Intake, KeyBins, OpenBins, blocks
+from ks_lottery.stats.matrix_kernels import VECTORISED, kernels
 
-Bits = NDArray[Any]
-Piece = tuple[
-    Bits | None, Bits | None
-]  # before, after; both are given only if values at the same place belong together
+Piece = tuple[Bits | None, Bits | None]  # before and after: both only if they are paired
 
 _PART = 2**18  # values that a thread takes at once
-_KEPT_BYTES, _SORTED_BYTES = 2**23, 2**24  # changed values that are kept at first; keys that are sorted at once
-_COARSE_BINS, _FINE_BINS = 2**18, 2**19
-_VALUES_PER_PART = 32
-_SAMPLE = 2**17
+_SORTED_BYTES = 2**24  # keys that are sorted at once
+_VALUES_PER_PART = 32  # on average, when bins are cut
 _LARGEST_INT64 = 2**62  # heights beyond are Python's integers
 
 
@@ -52,7 +47,7 @@ def matrix_statistic(before: Values, after: Values, *, name: str = "matrix", thr
 
     Cost:
         O(n + m): one pass for 16-bit floats, as a rule two or three for wider ones, and a small part is sorted. Data of
-        which every part could hold the maximum, such as a permutation, are sorted 8 MiB at a time, with a pass for
+        which every part could hold the maximum, such as a permutation, are sorted 16 MiB at a time, with a pass for
         each. If n = m, values that are bit-identical at the same place cost one comparison. At most 64 MiB beyond the
         inputs (several times that if lcm(n, m) > 2**62).
 
@@ -63,14 +58,12 @@ def matrix_statistic(before: Values, after: Values, *, name: str = "matrix", thr
     _require_same_dtype(x.dtype, y.dtype, name)
     n, m = x.array.size, y.array.size
     _require_enough(n, m, name)
-    whole = math.lcm(n, m)
-    number = np.int64 if whole <= _LARGEST_INT64 else object
-    intake = _Intake(x.dtype, name, (whole // n, whole // m), number)
+    intake = Intake(x.dtype, name)
     pieces: list[Piece] = [(x.array, y.array)] if n == m else [(x.array, None), (None, y.array)]
     with ThreadPoolExecutor(worker_count(threads)) as pool:
         for piece in pieces:
             _for_each_part(piece, intake.add, pool)
-        return _Search(intake, lambda: iter(pieces), pool).largest()
+        return _Search(intake, lambda: iter(pieces), pool, (n, m)).largest()
 
 
 class MatrixShift:
@@ -96,7 +89,7 @@ class MatrixShift:
     def __init__(self, dtype: str, name: str = "matrix") -> None:
         self.size = 0
         self._dtype, self._name = dtype, name
-        self._intake = _Intake(dtype, name)
+        self._intake = Intake(dtype, name)
         self._lock = Lock()
 
     def add(self, before: FloatBits, after: FloatBits, *, start: int | None = None) -> None:
@@ -141,7 +134,7 @@ class MatrixShift:
                 yield before.array, after.array
 
         with ThreadPoolExecutor(worker_count(threads)) as pool:
-            return _Search(self._intake, pieces, pool).largest()
+            return _Search(self._intake, pieces, pool, (self.size, self.size)).largest()
 
     def _require_pair(self, before: FloatBits, after: FloatBits) -> None:
         _require_same_dtype(before.dtype, after.dtype, self._name)
@@ -154,89 +147,27 @@ class MatrixShift:
             )
 
 
-class _Intake:
-    """What is known of two samples after every value was seen once: few changed values themselves, or counts in bins.
-
-    Args:
-        dtype: of both samples, a key of `FORMATS`.
-        name: what they are, for error messages.
-        weights: what a value of each sample counts.
-        number: type of a height.
-    """
-
-    def __init__(self, dtype: str, name: str, weights: tuple[int, int] = (1, 1), number: type = np.int64) -> None:
-        self.dtype, self.name, self.weights, self.number = dtype, name, weights, number
-        self.integer = np.dtype(format_of(dtype, name).integer)
-        self.kept: tuple[list[Bits], list[Bits]] = ([], [])
-        self.counts: BinCounts | None = None
-        self._kept_values = 0
-        self._exponent = FORMATS[dtype].exponent
-        self._lock = Lock()
-        self._every_key = self.integer.itemsize == 2
-        if self._every_key:
-            self.counts = BinCounts(KeyBins.of_upper_bits(self.integer.name))
-
-    def add(self, before: Bits | None, after: Bits | None, start: int) -> None:
-        """Take a part of one sample or, if they are paired, of both; `start` is its flat position."""
-        for values, others, side, offset in _blocks(before, after):
-            self._require_finite(values, start + offset, side)
-            changed = slice(None) if others is None else values != others
-            if isinstance(changed, slice) or changed.any():
-                if self.counts is None and self._keep(values[changed], side):
-                    continue
-                assert self.counts is not None
-                # Where every key has a bin, pairs of equal values cancel, and looking for them would take longer.
-                self.counts.count(values, None if self._every_key else others, side)
-
-    def _require_finite(self, bits: Bits, start: int, side: int) -> None:
-        if (bits & self._exponent).max() == self._exponent:
-            position = start + int(FloatBits(bits, self.dtype).finite().argmin())
-            raise UnitError(
-                f"{self.name!r} {('before', 'after')[side]} holds NaN or an infinite value at flat position "
-                f"{position}. Leave it out, or use a checkpoint whose training did not diverge."
-            )
-
-    def _keep(self, values: Bits, side: int) -> bool:
-        """Keep some values, unless bins are in use."""
-        with self._lock:
-            if self.counts is None:
-                self.kept[side].append(values)
-                self._kept_values += len(values)
-                if self._kept_values * self.integer.itemsize > _KEPT_BYTES:
-                    self._use_bins()
-                return True
-        return False
-
-    def _use_bins(self) -> None:
-        """Choose bins by a sample of what was kept, and count that."""
-        bins = KeyBins.of_upper_bits(self.integer.name)
-        sample = BinCounts(bins)
-        step = self._kept_values // _SAMPLE + 1
-        for values in itertools.chain(*self.kept):
-            sample.count(values[::step], None, 0)
-        counts = BinCounts(bins.cut(np.arange(len(bins)), sample.totals()[0], _COARSE_BINS)[0])
-        for side, kept in enumerate(self.kept):
-            for values in kept:
-                counts.count(values, None, side)
-            kept.clear()
-        self.counts = counts
-
-
 class _Search:
     """Finds the largest height: at some x, the weighted difference of two samples' counts of values up to x.
 
     Heights at the edges of bins are known from counts. A bin is open if the height inside it could exceed the largest
-    one reached so far, were all its values of one sample below those of the other. Open bins are cut into finer
-    ones or, if they hold little, their values are sorted.
+    one reached so far, were all its values of one sample below those of the other. Open bins are cut into finer ones,
+    or their values are sorted if they are few.
 
     Args:
         intake: the samples, seen once.
         pieces: begins to read the same values again.
         pool: threads to use.
+        sizes: of the samples.
     """
 
-    def __init__(self, intake: _Intake, pieces: Callable[[], Iterator[Piece]], pool: Executor) -> None:
+    def __init__(
+        self, intake: Intake, pieces: Callable[[], Iterator[Piece]], pool: Executor, sizes: tuple[int, int]
+    ) -> None:
         self._intake, self._pieces, self._pool = intake, pieces, pool
+        largest = math.lcm(*sizes)
+        self._weights = [largest // size for size in sizes]
+        self._number = np.dtype(np.int64 if largest <= _LARGEST_INT64 else object)
         self._capacity = _SORTED_BYTES // intake.integer.itemsize
         self._largest = 0
 
@@ -244,12 +175,12 @@ class _Search:
         """The largest absolute height."""
         intake = self._intake
         if intake.counts is None:
-            keys = [FloatBits(np.concatenate([*kept]), intake.dtype).keys() for kept in intake.kept if kept]
+            keys = [FloatBits(np.concatenate(kept), intake.dtype).keys() for kept in intake.kept if kept]
             if keys:
-                self._walk(keys, np.array([[len(side)] for side in keys]), np.zeros(1, dtype=intake.number))
+                self._walk(keys, np.array([[len(side)] for side in keys]), np.zeros(1, dtype=self._number))
             return self._largest
         zero = np.zeros(1, dtype=np.int64)
-        pending = [self._open(intake.counts.bins, intake.counts.totals(), zero, zero.astype(intake.number))]
+        pending = [self._open(intake.counts.bins, intake.counts.totals(), zero, zero.astype(self._number))]
         while pending:
             group = self._still_open(pending.pop())
             sizes = group.sizes
@@ -257,7 +188,7 @@ class _Search:
             if sizes.sum() <= self._capacity:
                 self._sort(group)
                 continue
-            runs = group.runs(_VALUES_PER_PART * _FINE_BINS if coarse else self._capacity // 2)
+            runs = group.runs(_VALUES_PER_PART * BINS if coarse else self._capacity // 2)
             if len(runs) > 1:
                 pending += sorted(runs, key=lambda run: self._potential(run).max())
             else:
@@ -274,11 +205,12 @@ class _Search:
             base: [runs] the height below it.
         """
         steps = self._weighted(counts[0], 0) - self._weighted(counts[1], 1)
-        heights = np.cumsum(steps)
-        heights += np.repeat(base - (heights - steps)[first], np.diff(first, append=len(bins)))
-        self._largest = max(self._largest, int(abs(heights).max()))
-        mixed = np.flatnonzero((counts > 0).all(axis=0) & (bins.width_bits > 0))
-        return self._still_open(OpenBins(bins, mixed, (heights - steps)[mixed], counts[:, mixed]))
+        ends = np.cumsum(steps)
+        ends += np.repeat(base - (ends - steps)[first], np.diff(first, append=len(bins)))
+        self._largest = max(self._largest, int(ends.max()), -int(ends.min()))
+        every = OpenBins(bins, np.arange(len(bins)), ends - steps, counts)
+        mixed = (counts[0] > 0) & (counts[1] > 0) & (bins.width_bits > 0)
+        return every[np.flatnonzero(mixed & (self._potential(every) > self._largest))]
 
     def _still_open(self, group: OpenBins) -> OpenBins:
         return group[self._potential(group) > self._largest]
@@ -289,11 +221,12 @@ class _Search:
         return np.maximum(up, self._weighted(group.counts[1], 1) - group.base)
 
     def _weighted(self, counts: NDArray[np.int64], side: int) -> NDArray[Any]:
-        return counts.astype(self._intake.number) * self._intake.weights[side]
+        weight = self._weights[side]
+        return counts if weight == 1 else counts.astype(self._number, copy=False) * weight
 
     def _cut(self, group: OpenBins) -> OpenBins:
         """Count again, in parts of these bins."""
-        finer, first = group.bins.cut(group.index, group.sizes, max(_FINE_BINS, 2 * len(group)))
+        finer, first = group.bins.cut(group.index, group.sizes, max(BINS, 4 * len(group)))
         counts = BinCounts(finer)
         self._read_again(counts.count)
         totals = counts.totals()
@@ -304,21 +237,20 @@ class _Search:
         """Read the values in these bins, and look at the height after each."""
         if not len(group):
             return
-        wanted = np.zeros(len(group.bins), dtype=np.bool_)
-        wanted[group.index] = True
+        pick = group.picker()
         keys = [np.empty(size, dtype=self._intake.integer) for size in group.counts.sum(axis=1)]
         filled = np.zeros(2, dtype=np.int64)
         lock = Lock()
 
-        def pick(values: Bits, others: Bits | None, side: int) -> None:
-            found = keys_in(group.bins, wanted, values, others)
+        def work(values: Bits, others: Bits | None, side: int) -> None:
+            found = pick(values, others)
             with lock:
                 start = filled[side]
                 filled[side] += len(found)
             if start + len(found) <= len(keys[side]):
                 keys[side][start : start + len(found)] = found
 
-        self._read_again(pick)
+        self._read_again(work)
         self._require_unchanged(filled, group.counts.sum(axis=1))
         self._walk(keys, group.counts, group.base)
 
@@ -334,12 +266,17 @@ class _Search:
         list(self._pool.map(lambda side: side.sort(), keys))
         walk = (kernels() if base.dtype == np.int64 else VECTORISED).walk
         ends = np.cumsum(counts, axis=1)
-        self._largest = max(self._largest, int(walk(*keys, *ends, base, *self._intake.weights)))
+        self._largest = max(self._largest, int(walk(*keys, *ends, base, *self._weights)))
 
     def _read_again(self, work: Callable[[Bits, Bits | None, int], None]) -> None:
+        """Call `work` with all values in blocks, those of the other sample at the same places, and the side."""
+
         def part(before: Bits | None, after: Bits | None, _: int) -> None:
-            for values, others, side, _ in _blocks(before, after):
-                work(values, others, side)
+            for x, y, _ in blocks(before, after):
+                if x is not None:
+                    work(x, y, 0)
+                if y is not None:
+                    work(y, x, 1)
 
         for piece in self._pieces():
             _for_each_part(piece, part, self._pool)
@@ -352,26 +289,13 @@ def _for_each_part(piece: Piece, work: Callable[[Bits | None, Bits | None, int],
     def part(place: slice) -> None:
         work(_flat(before, place), _flat(after, place), place.start)
 
-    for _ in pool.map(part, _parts(_size(piece))):
+    size = max(0 if side is None else side.size for side in piece)
+    for _ in pool.map(part, _parts(size)):
         pass
 
 
-def _size(piece: Piece) -> int:
-    return max(0 if side is None else side.size for side in piece)
-
-
-def _blocks(before: Bits | None, after: Bits | None) -> Iterator[tuple[Bits, Bits | None, int, int]]:
-    """Values of at most `BLOCK` places of one side, the other side's, which side it is, and the first place."""
-    for place in _parts(_size((before, after)), BLOCK):
-        x, y = (None if side is None else side[place] for side in (before, after))
-        if x is not None:
-            yield x, y, 0, place.start
-        if y is not None:
-            yield y, x, 1, place.start
-
-
-def _parts(size: int, step: int = _PART) -> Iterator[slice]:
-    return (slice(start, min(start + step, size)) for start in range(0, size, step))
+def _parts(size: int) -> Iterator[slice]:
+    return (slice(start, start + _PART) for start in range(0, size, _PART))
 
 
 def _flat(array: Bits | None, place: slice) -> Bits | None:

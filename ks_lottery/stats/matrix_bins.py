@@ -1,43 +1,47 @@
-"""Bins over the order-preserving keys of floats, and the counts of two samples in them."""
+"""What one look at every value of two samples leaves: the values that differ, if they are few, or counts in bins."""
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
-from itertools import pairwise
+from functools import cached_property
 from threading import Lock
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ks_lottery.stats.jit import can_compile, kernel
+from ks_lottery.errors import UnitError
+from ks_lottery.stats.floats import FORMATS, FloatBits, format_of
+from ks_lottery.stats.matrix_kernels import BLOCK, TAKEN, WIDTH, WIDTH_BITS, kernels
 
-Integers = NDArray[Any]
+Bits = NDArray[Any]
 
-BLOCK = 2**15  # values that a kernel takes at once: 16 bits hold a count below 2**15, and all of them
-_PREFIX_BITS = 14
-_FULL = 2**15
-_WIDTH_BITS, _WIDTH = np.uint32(6), np.uint32(63)
-_CLOSED = np.uint32(2**32 - 1)
+BINS = 2**18
+_UPPER_BITS = 14
+_KEPT_BYTES = 2**23
+_SAMPLE = 2**17
 
 
 @dataclass(frozen=True)
 class KeyBins:
-    """Bins of unequal width over the keys of a dtype.
+    """Bins of unequal width over the order-preserving keys of a dtype.
 
     The keys are first cut by their upper bits. `cut` cuts some of the bins into powers of two and closes the others, so
-    that a key finds its bin with one look-up per cut.
+    that a key finds its bin with one look-up per cut. Behind the last bin there is one more for all that was closed.
 
     Attributes:
         integer: numpy name of the signed integer that holds a key.
         width_bits: [bins] int64; a bin holds 2**width_bits keys.
-        table: [entries] uint32, for every bin before each cut: the place of its first part, and how wide its parts are
-            as an exponent of two. A part's place is that of its own entry; after the last cut, places go on.
+        origin: [bins] int64, the bin of upper bits that each is a part of.
+        table: [entries] uint32, for every bin before each cut, the closed one included: the place of its first part,
+            and how wide its parts are as an exponent of two. A part's place is that of its own entry; after the last
+            cut, places go on.
         depth: number of cuts.
     """
 
     integer: str
     width_bits: NDArray[np.int64]
+    origin: NDArray[np.int64]
     table: NDArray[np.uint32]
     depth: int
 
@@ -45,8 +49,8 @@ class KeyBins:
     def of_upper_bits(cls, integer: str) -> "KeyBins":
         """One bin for each key of 16 bits, or else 2**14 bins of equal width."""
         key_bits = np.iinfo(integer).bits
-        kept = 16 if key_bits == 16 else _PREFIX_BITS
-        return cls(integer, np.full(2**kept, key_bits - kept), np.empty(0, dtype=np.uint32), 0)
+        kept = 16 if key_bits == 16 else _UPPER_BITS
+        return cls(integer, np.full(2**kept, key_bits - kept), np.arange(2**kept), np.empty(0, dtype=np.uint32), 0)
 
     def __len__(self) -> int:
         return len(self.width_bits)
@@ -67,11 +71,38 @@ class KeyBins:
         share = np.maximum(sizes * (parts / sizes.sum()), 1)
         part_bits = np.minimum(np.log2(share).astype(np.int64), self.width_bits[index])
         width_bits = self.width_bits[index] - part_bits
-        first = np.cumsum(1 << part_bits) - (1 << part_bits)
-        entries = np.full(len(self), _CLOSED)
-        entries[index] = (first + len(self.table) + len(self)) << int(_WIDTH_BITS) | width_bits
-        table = np.concatenate((self.table, entries))
-        return KeyBins(self.integer, np.repeat(width_bits, 1 << part_bits), table, self.depth + 1), first
+        ends = np.cumsum(1 << part_bits)
+        first = ends - (1 << part_bits)
+        place = np.full(len(self) + 1, ends[-1])
+        width = np.full(len(self) + 1, WIDTH, dtype=np.int64)
+        place[index], width[index] = first, width_bits
+        entries = (place + len(self.table) + len(place)) << int(WIDTH_BITS) | width
+        table = np.concatenate((self.table, entries.astype(np.uint32)))
+        bits, origin = (np.repeat(some, 1 << part_bits) for some in (width_bits, self.origin[index]))
+        return KeyBins(self.integer, bits, origin, table, self.depth + 1), first
+
+    @cached_property
+    def placement(self) -> tuple[Any, ...]:
+        """What loops take to find a value's bin: every bit but the sign, number of lower bits, table, depth."""
+        shift = 0 if self.integer == "int16" else np.iinfo(self.integer).bits - _UPPER_BITS
+        return np.int64(np.iinfo(self.integer).max), np.uint64(shift), self.table, self.depth
+
+    def upper_bits(self, index: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """[2**14] whether a value with these upper bits, as a signed integer, may fall into one of some bins.
+
+        Keys of positive values are their bits. Those of negative ones run downwards, from one bin into the next.
+        """
+        present = np.zeros(2**_UPPER_BITS, dtype=np.bool_)
+        present[self.origin[index]] = True
+        negative, positive = present[: len(present) // 2 + 1], present[len(present) // 2 :]
+        return np.concatenate(((negative[1:] | negative[:-1])[::-1], positive))
+
+    def sift(self, values: Bits, others: Bits | None, upper_bits: NDArray[np.bool_]) -> Bits:
+        """A copy of those values that have certain upper bits and, if there are others, differ from them."""
+        kept = np.empty(len(values), dtype=values.dtype)
+        paired = others is not None
+        shift = self.placement[1]
+        return kept[: kernels().sift(values, others if paired else values, paired, upper_bits, shift, kept)]
 
 
 @dataclass(frozen=True)
@@ -105,7 +136,19 @@ class OpenBins:
         """Neighbours that together hold less values than `limit` and one bin."""
         sizes = self.sizes
         borders = np.flatnonzero(np.diff((np.cumsum(sizes) - sizes) // limit)) + 1
-        return [self[start:stop] for start, stop in pairwise([0, *borders, len(self)])]
+        return [self[start:stop] for start, stop in itertools.pairwise([0, *borders, len(self)])]
+
+    def picker(self) -> Callable[[Bits, Bits | None], Bits]:
+        """A function that takes values and others, as `BinCounts.count`, and returns the keys that fall into these."""
+        upper_bits = self.bins.upper_bits(self.index)
+        wanted = np.zeros(len(self.bins) + 1, dtype=np.bool_)
+        wanted[self.index] = True
+
+        def pick(values: Bits, others: Bits | None) -> Bits:
+            sifted = self.bins.sift(values, others, upper_bits)
+            return sifted[: kernels().pick(sifted, *self.bins.placement, wanted)]
+
+        return pick
 
 
 class BinCounts:
@@ -123,224 +166,136 @@ class BinCounts:
 
     def __init__(self, bins: KeyBins) -> None:
         self.bins = bins
-        self._emptied = np.zeros((2, len(bins)), dtype=np.int64)
+        self._upper_bits = bins.upper_bits(np.arange(len(bins))) if bins.depth > 1 else None
+        self._taken = np.zeros((2, len(bins) + 1), dtype=np.int64)
         self._tables: list[NDArray[np.uint32]] = []
         self._free: list[NDArray[np.uint32]] = []
         self._lock = Lock()
 
-    def count(self, values: Integers, others: Integers | None, side: int) -> None:
+    def count(self, values: Bits, others: Bits | None, side: int) -> None:
         """Count at most `BLOCK` values.
 
         Args:
             values: [k] bits.
-            others: [k] bits of the other sample; values that equal theirs bit by bit are left out. None counts all.
+            others: [k] bits of the other sample; values that equal theirs bit by bit are left out. None counts all, and
+                so does a bin for each key, where equal values cancel.
             side: 0 for the first sample, 1 for the second.
         """
         with self._lock:
             if not self._free:
-                self._tables.append(np.zeros(len(self.bins), dtype=np.uint32))
-                self._free.append(self._tables[-1])
+                self._free.append(np.zeros(len(self.bins) + 1, dtype=np.uint32))
+                self._tables.append(self._free[-1])
             table = self._free.pop()
-        full = np.empty(len(values), dtype=np.int64)
-        found = kernels().count(*_arguments(self.bins, values, others), table, np.uint32(16 * side), full)
+        if self._upper_bits is not None:
+            values, others = self.bins.sift(values, others, self._upper_bits), None
+        paired = others is not None
+        step, full = np.uint32(1 << 16 * side), np.empty(len(values), dtype=np.int64)
+        if self.bins.depth:
+            pair = values, others if paired else values, paired
+            found = kernels().count(*pair, *self.bins.placement, table, step, full)
+        else:
+            found = kernels().count_uncut(values, *self.bins.placement[:2], table, step, full)
         with self._lock:
             self._free.append(table)
-            np.add.at(self._emptied[side], full[:found], _FULL)
+            if found:
+                np.add.at(self._taken[side], full[:found], TAKEN)
 
     def totals(self) -> NDArray[np.int64]:
         """[2, bins] the two samples' counts, when no thread is counting."""
-        totals = self._emptied.copy()
+        totals = self._taken.copy()
         for table in self._tables:
             totals[0] += table & np.uint32(0xFFFF)
             totals[1] += table >> np.uint32(16)
-        return totals
+        return totals[:, :-1]
 
 
-def keys_in(bins: KeyBins, wanted: NDArray[np.bool_], values: Integers, others: Integers | None) -> Integers:
-    """Keys of those values that fall into a wanted bin, in the order of the values; arguments as `BinCounts.count`."""
-    keys = np.empty(len(values), dtype=values.dtype)
-    return keys[: kernels().pick(*_arguments(bins, values, others), wanted, keys)]
-
-
-def _arguments(bins: KeyBins, values: Integers, others: Integers | None) -> tuple[Any, ...]:
-    """What all kernels that look for bins take."""
-    paired = others is not None
-    shift = np.uint64(np.iinfo(bins.integer).bits - (16 if bins.integer == "int16" else _PREFIX_BITS))
-    magnitude = np.int64(np.iinfo(bins.integer).max)
-    return values, others if paired else values, paired, magnitude, shift, bins.table, bins.depth
-
-
-@dataclass(frozen=True)
-class Kernels:
-    """The loops over values, compiled or in numpy; both give the same integers."""
-
-    count: Callable[..., int]
-    pick: Callable[..., int]
-    walk: Callable[..., int]
-
-
-@lru_cache(maxsize=1)
-def kernels() -> Kernels:
-    """The compiled kernels, or numpy's where nothing can be compiled."""
-    if can_compile():
-        return Kernels(kernel()(_count), kernel()(_pick), kernel()(_walk))
-    return VECTORISED
-
-
-def _count(values, others, paired, magnitude, shift, table, depth, counts, side_bits, full):  # type: ignore[no-untyped-def]
-    """Count values into bins; numba compiles it.
+class Intake:
+    """Sees every value of two samples once; any number of threads may add at once.
 
     Args:
-        values: [k] signed integers, bits of floats.
-        others: [k] the other sample's bits.
-        paired: whether values that equal the others' are left out.
-        magnitude: int64, every bit of a value but its sign.
-        shift: uint64, exponent of the width of the bins that were cut first.
-        table: [entries] uint32 of `KeyBins`.
-        depth: number of cuts.
-        counts: [bins] uint32, written.
-        side_bits: uint32, 0 or 16, where in a count this sample's 16 bits are.
-        full: [k] int64, written: bins from whose count 2**15 was taken.
+        dtype: of both samples, a key of `FORMATS`.
+        name: what they are, for error messages.
 
-    Returns:
-        Number of entries in `full`.
+    Attributes:
+        integer: numpy dtype of the values' bits.
+        kept: of both samples, the values that differ, in blocks, as long as `counts` is None.
+        counts: of the values that differ; at once for 16 bits, else when more than 8 MiB are kept.
     """
-    one, limit = np.uint32(1) << side_bits, np.uint32(_FULL) << side_bits
-    last = np.uint64(len(table))
-    found = 0
-    for i in range(len(values)):
-        value = np.int64(values[i])
-        if paired and value == others[i]:
-            continue
-        sign = value >> 63
-        rest = np.uint64(((value & magnitude) ^ sign) - sign + magnitude)
-        place, width = rest >> shift, shift
-        for _ in range(depth):
-            rest &= (np.uint64(1) << width) - np.uint64(1)
-            entry = table[place]
-            width = np.uint64(entry & _WIDTH)
-            place = np.uint64(entry >> _WIDTH_BITS) + (rest >> width)
-            if entry == _CLOSED:
-                break
-        else:
-            bin_ = place - last
-            count = counts[bin_] + one
-            if count & limit:
-                count ^= limit
-                full[found] = np.int64(bin_)
-                found += 1
-            counts[bin_] = count
-    return found
+
+    def __init__(self, dtype: str, name: str) -> None:
+        self.dtype, self.name = dtype, name
+        self.integer = np.dtype(format_of(dtype, name).integer)
+        self.kept: tuple[list[Bits], list[Bits]] = ([], [])
+        self.counts: BinCounts | None = None
+        self._kept_values = 0
+        self._exponent = self.integer.type(FORMATS[dtype].exponent)
+        self._lock = Lock()
+        if self.integer.itemsize == 2:
+            self.counts = BinCounts(KeyBins.of_upper_bits(self.integer.name))
+
+    def add(self, before: Bits | None, after: Bits | None, start: int) -> None:
+        """Take a part of one sample or, if values at the same place belong together, of both.
+
+        Args:
+            before: [k] bits, or None.
+            after: [k] bits, or None.
+            start: flat position of the part, for error messages.
+
+        Raises:
+            UnitError: if a value is NaN or infinite.
+        """
+        for x, y, offset in blocks(before, after):
+            differing, exponent = kernels().screen(y if x is None else x, x if y is None else y, self._exponent)
+            if exponent == self._exponent:
+                self._refuse(x, y, start + offset)
+            if differing or x is None or y is None:
+                self._take(x, y, 0)
+                self._take(y, x, 1)
+
+    def _take(self, values: Bits | None, others: Bits | None, side: int) -> None:
+        if values is None or (self.counts is None and self._keep(values, others, side)):
+            return
+        assert self.counts is not None
+        self.counts.count(values, others, side)
+
+    def _refuse(self, before: Bits | None, after: Bits | None, start: int) -> None:
+        for side, bits in (("before", before), ("after", after)):
+            if bits is not None and not (finite := FloatBits(bits, self.dtype).finite()).all():
+                raise UnitError(
+                    f"{self.name!r} {side} holds NaN or an infinite value at flat position {start + finite.argmin()}. "
+                    "Leave it out, or use a checkpoint whose training did not diverge."
+                )
+
+    def _keep(self, values: Bits, others: Bits | None, side: int) -> bool:
+        """Keep what differs, unless it is counted by now."""
+        values = values if others is None else values[values != others]
+        with self._lock:
+            if self.counts is None:
+                self.kept[side].append(values)
+                self._kept_values += len(values)
+                if self._kept_values * self.integer.itemsize > _KEPT_BYTES:
+                    self._use_bins()
+                return True
+        return False
+
+    def _use_bins(self) -> None:
+        """Choose bins by a sample of what was kept, and count that."""
+        step = self._kept_values // _SAMPLE + 1
+        bins = KeyBins.of_upper_bits(self.integer.name)
+        sample = BinCounts(bins)
+        for values in itertools.chain(*self.kept):
+            sample.count(values[::step], None, 0)
+        counts = BinCounts(bins.cut(np.arange(len(bins)), sample.totals()[0], BINS)[0])
+        for side, kept in enumerate(self.kept):
+            for values in kept:
+                counts.count(values, None, side)
+            kept.clear()
+        self.counts = counts
 
 
-def _pick(values, others, paired, magnitude, shift, table, depth, wanted, keys):  # type: ignore[no-untyped-def]
-    """Write the keys of values in wanted bins; arguments as `_count`, wanted [bins] bool; returns how many."""
-    last = np.uint64(len(table))
-    found = 0
-    for i in range(len(values)):
-        value = np.int64(values[i])
-        if paired and value == others[i]:
-            continue
-        sign = value >> 63
-        key = ((value & magnitude) ^ sign) - sign
-        rest = np.uint64(key + magnitude)
-        place, width = rest >> shift, shift
-        for _ in range(depth):
-            rest &= (np.uint64(1) << width) - np.uint64(1)
-            entry = table[place]
-            width = np.uint64(entry & _WIDTH)
-            place = np.uint64(entry >> _WIDTH_BITS) + (rest >> width)
-            if entry == _CLOSED:
-                break
-        else:
-            if wanted[place - last]:
-                keys[found] = key
-                found += 1
-    return found
-
-
-def _walk(x, y, x_ends, y_ends, base, x_step, y_step):  # type: ignore[no-untyped-def]
-    """Largest absolute height inside some bins; numba compiles it.
-
-    Args:
-        x: sorted keys of the first sample in all of the bins.
-        y: the same of the second.
-        x_ends: [bins] int64, where in `x` each bin ends.
-        y_ends: the same in `y`.
-        base: [bins] int64, the height below each bin.
-        x_step: by how much a value of the first sample raises it.
-        y_step: by how much a value of the second lowers it.
-    """
-    largest = np.int64(0)
-    i = j = 0
-    for bin_ in range(len(base)):
-        height = base[bin_]
-        while i < x_ends[bin_] or j < y_ends[bin_]:
-            key = x[i] if j == y_ends[bin_] or (i < x_ends[bin_] and x[i] < y[j]) else y[j]
-            while i < x_ends[bin_] and x[i] == key:
-                height += x_step
-                i += 1
-            while j < y_ends[bin_] and y[j] == key:
-                height -= y_step
-                j += 1
-            largest = max(largest, abs(height))
-    return largest
-
-
-def _located(values, others, paired, magnitude, shift, table, depth):  # type: ignore[no-untyped-def]
-    """Keys that `_count` would count, and their bins."""
-    value = (values[values != others] if paired else values).astype(np.int64)
-    key = np.where(value < 0, -(value & magnitude), value)
-    rest = (key + magnitude).view(np.uint64)
-    place, width = rest >> shift, np.full(len(rest), shift)
-    for _ in range(depth):
-        rest = rest & ((np.uint64(1) << width) - np.uint64(1))
-        entry = table[place]
-        width = (entry & _WIDTH).astype(np.uint64)
-        place = (entry >> _WIDTH_BITS).astype(np.uint64) + (rest >> width)
-        key, rest, place, width = (some[entry != _CLOSED] for some in (key, rest, place, width))
-    return key, place - np.uint64(len(table))
-
-
-def _count_vectorised(*arguments):  # type: ignore[no-untyped-def]
-    *where, counts, side_bits, full = arguments
-    _, bins = _located(*where)
-    np.add.at(counts, bins, np.uint32(1) << side_bits)
-    limit = np.uint32(_FULL) << side_bits
-    over = np.unique(bins[(counts[bins] & limit) != 0])
-    counts[over] ^= limit
-    full[: len(over)] = over
-    return len(over)
-
-
-def _pick_vectorised(*arguments):  # type: ignore[no-untyped-def]
-    *where, wanted, keys = arguments
-    key, bins = _located(*where)
-    picked = key[wanted[bins]]
-    keys[: len(picked)] = picked
-    return len(picked)
-
-
-def _walk_vectorised(x, y, x_ends, y_ends, base, x_step, y_step):  # type: ignore[no-untyped-def]
-    """As `_walk`, in integers of any size if `base` holds Python's.
-
-    The height is largest after some value of `x` and smallest after some value of `y`; what is computed after an
-    earlier one of equal values lies nearer to zero.
-    """
-    largest = 0
-    x_starts, y_starts = (np.append(0, ends[:-1]).astype(base.dtype) for ends in (x_ends, y_ends))
-    offset = base - x_step * x_starts + y_step * y_starts
-    for sign, mine, ends, step, others, other_step in (
-        (1, x, x_ends, x_step, y, y_step),
-        (-1, y, y_ends, y_step, x, x_step),
-    ):
-        for start in range(0, len(mine), BLOCK):
-            place = np.arange(start, min(start + BLOCK, len(mine)))
-            below = np.searchsorted(others, mine[place], side="right").astype(base.dtype)
-            bin_ = np.searchsorted(ends, place, side="right")
-            height = sign * offset[bin_] + step * (place + 1).astype(base.dtype) - other_step * below
-            largest = max(largest, int(height.max()))
-    return largest
-
-
-VECTORISED = Kernels(_count_vectorised, _pick_vectorised, _walk_vectorised)
+def blocks(before: Bits | None, after: Bits | None) -> Iterator[tuple[Bits | None, Bits | None, int]]:
+    """Parts of at most `BLOCK` places of one or two samples, and the first place of each."""
+    size = max(0 if side is None else len(side) for side in (before, after))
+    for start in range(0, size, BLOCK):
+        x, y = (None if side is None else side[start : start + BLOCK] for side in (before, after))
+        yield x, y, start

@@ -156,11 +156,6 @@ def test_weight_tickets_are_refused() -> None:
         attach_ticket(tiny_llama(), drawn(tiny_llama(), kind="weight"))
 
 
-def test_other_granularities_are_refused() -> None:
-    with pytest.raises(AdapterError, match="selects 'heads'; this version of ks_lottery trains 'token_rows'"):
-        attach_ticket(tiny_llama(), drawn(tiny_llama(), granularity="heads"))
-
-
 def test_a_ticket_of_everything_is_refused() -> None:
     with pytest.raises(AdapterError, match="Every one of the ticket's 64 rows is selected; this is embed tuning"):
         attach_ticket(tiny_llama(), make_ticket(tiny_llama(), rows=[range(VOCABULARY)]))

@@ -22,6 +22,7 @@ from ks_lottery.checkpoints.reader import open_checkpoint
 from ks_lottery.errors import CheckpointError, OptionError, UnitError, UnknownNameError
 from ks_lottery.finders.search import score_units
 from ks_lottery.units.token_rows import TokenRows
+from tests.fake_hub import FakeHub
 from tests.tiny_models import tiny_llama
 
 EMBEDDING = "model.embed_tokens.weight"
@@ -291,20 +292,6 @@ def test_relative_shift_without_a_number() -> None:
     assert TensorDifference(tensor, 1, 1, 1, 0.5, 2.0).relative_shift == 0.25
 
 
-_LIGHT = """
-import sys
-from ks_lottery.checkpoints.diff import compare_checkpoints
-changed = [one.pair.name for one in compare_checkpoints(*sys.argv[1:], units="token_rows") if one.changed_values]
-print(len(changed), sorted({"torch", "transformers", "scipy.stats", "pyarrow", "pandas", "peft"} & set(sys.modules)))
-"""
-
-
-def test_nothing_heavy_is_imported(pair: tuple[Path, Path]) -> None:
-    command = [sys.executable, "-c", _LIGHT, *map(str, pair)]
-    result = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert result.stdout == "21 []\n"
-
-
 _LIMITED = """
 import resource, sys
 from ks_lottery.checkpoints.diff import compare_checkpoints
@@ -344,6 +331,11 @@ def test_a_checkpoint_larger_than_the_memory_limit(pair: tuple[Path, Path], tmp_
     megabytes, *found = map(int, result.stdout.split())
     assert found == [4, 3, 4]
     assert megabytes < 120
+
+
+def test_a_hub_repository_and_a_folder(pair: tuple[Path, Path], fake_hub: FakeHub) -> None:
+    fake_hub.add("tester/after", {path.name: path.read_bytes() for path in pair[1].iterdir()})
+    assert compared(pair[0], "tester/after") == compared(*pair)
 
 
 def test_open_checkpoints_are_accepted(pair: tuple[Path, Path]) -> None:

@@ -1,4 +1,4 @@
-"""A whole model with the tuned rows in place: for servers and tools that know no adapters."""
+"""A whole model with the tuned weights in place: for servers and tools that know no adapters."""
 
 from pathlib import Path
 
@@ -11,10 +11,13 @@ from ks_lottery.adapter.export.carrier import CARRIERS, Export
 
 @CARRIERS.register("merged")
 class MergedCarrier:
-    """A full checkpoint, as `save_pretrained` of the base model writes it; other tensors keep their bits.
+    """A full checkpoint of the model in memory, as `save_pretrained` of the base model writes it.
+
+    Tensors that the ticket does not touch keep their bits. From a saved adapter, `export_ticket` builds no model:
+    `merged_files` copies the base model's files and rewrites what the ticket changes.
 
     Cost:
-        The rows are merged in place and taken back afterwards, so no second copy of the model is made.
+        The changes are merged in place and taken back afterwards, so no second copy of the model is made.
     """
 
     def rank(self, export: Export) -> int | None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from ks_lottery.adapter.export.carrier import CARRIERS, Export, foreign_ties, write_adapter
+from ks_lottery.adapter.export.carrier import CARRIERS, Export, name_refusal, token_refusal, write_adapter
 from ks_lottery.adapter.tuned import PEFT_PREFIX
 
 
@@ -17,30 +17,37 @@ class TrainableTokensCarrier:
     """
 
     def rank(self, export: Export) -> int | None:
-        """First; last where matrices are tied, since PEFT then warns of ties while it loads this type."""
-        return 2 if any(matrix.tied_modules for matrix in export.tuned.matrices) else 0
+        """First; after `lora` where matrices are tied, since PEFT then warns of ties while it loads this type."""
+        return 3 if any(module.tied_modules for module in export.tuned.modules) else 0
 
     def refusal(self, export: Export) -> str | None:
         """See `Carrier`."""
         if export.tuned.module_names:
             return f"it cannot hold the whole modules {', '.join(export.tuned.module_names)}"
-        first, *others = export.tuned.matrices
+        first, *others = export.tuned.modules
+        for module in (first, *others):
+            if not module.rows_alone:
+                return f"it holds rows of embeddings and output heads, but parts of {module.name!r} are tuned"
+            reason = token_refusal(module)
+            if reason is not None:
+                return reason
         for other in others:
-            if not torch.equal(first.index, other.index):
+            here, there = first.parts[0].index, other.parts[0].index
+            if not torch.equal(here, there):
                 return (
-                    f"it has one list of rows for all modules, but {first.module!r} has {len(first.index)} rows and "
-                    f"{other.module!r} has {len(other.index)}, not all the same"
+                    f"it has one list of rows for all modules, but {first.name!r} has {len(here)} rows and "
+                    f"{other.name!r} has {len(there)}, not all the same"
                 )
-        return foreign_ties(export.tuned)
+        return name_refusal(export.tuned.modules)
 
     def write(self, export: Export, folder: Path) -> None:
         """See `Carrier`."""
-        matrices = export.tuned.matrices
+        modules = export.tuned.modules
         config = {
             **export.header,
             "peft_type": "TRAINABLE_TOKENS",
-            "token_indices": matrices[0].index.tolist(),
-            "target_modules": [matrix.module for matrix in matrices],
+            "token_indices": modules[0].parts[0].index.tolist(),
+            "target_modules": [module.name for module in modules],
         }
-        tensors = {f"{PEFT_PREFIX}{matrix.module}.trainable_tokens_delta": matrix.values() for matrix in matrices}
+        tensors = {f"{PEFT_PREFIX}{module.name}.trainable_tokens_delta": module.parts[0].values() for module in modules}
         write_adapter(folder, config, tensors)

@@ -32,7 +32,8 @@ class Method:
 def saved_size(folder: Path) -> dict[str, int]:
     """Trained weights and bytes of a finished training, read off its files."""
     adapter = folder / "adapter" / "adapter_model.safetensors"
-    files = [adapter] if adapter.exists() else sorted((folder / "probe" / "after").glob("trained-*.safetensors"))
+    whole = folder / ("probe/after" if (folder / "probe").is_dir() else "model")
+    files = [adapter] if adapter.exists() else sorted(whole.glob("trained-*.safetensors"))
     tensors = [entry for file in files for entry in SafetensorsFile(file).entries.values()]
     return {
         "trainable": sum(math.prod(tensor.shape) for tensor in tensors if tensor.dtype in FORMATS),

@@ -1,0 +1,1 @@
+"""The command line: `ks-lottery COMMAND`, one file per command."""

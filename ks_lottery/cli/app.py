@@ -1,0 +1,59 @@
+"""The program `ks-lottery`: its commands, and what becomes of errors."""
+
+import io
+import os
+import sys
+
+import typer
+from typer.core import TyperCommand
+
+from ks_lottery._version import __version__
+from ks_lottery.cli.diff import diff
+from ks_lottery.cli.export import export
+from ks_lottery.cli.find import find
+from ks_lottery.cli.method import MethodCommand
+from ks_lottery.cli.screen import print_error
+from ks_lottery.errors import LotteryError
+
+_EPILOG = (
+    "Exit codes: 0 fine, also where the checkpoints differ; 1 an error, said in one line on standard error; 2 wrong "
+    "usage: a command, an option or a name that does not exist, or a value that it cannot have; 130 stopped by Ctrl-C."
+)
+
+app = typer.Typer(
+    name="ks-lottery",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    epilog=_EPILOG,
+)
+for command, kind in ((diff, MethodCommand), (find, MethodCommand), (export, TyperCommand)):
+    paragraphs = (command.__doc__ or "").split("\n\n")
+    text = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+    app.command(cls=kind, help=text, epilog=_EPILOG)(command)
+
+
+@app.callback(invoke_without_command=True)
+def program(
+    version: bool = typer.Option(False, "--version", help="Print the version and leave.", is_eager=True),
+) -> None:
+    """Find the few parameters of a transformer that matter for a task."""
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the program; errors that the library raises on purpose end in one line and exit code 1."""
+    if not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_DISABLE", "1")
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # tokens have letters that not every terminal has
+    try:
+        app(prog_name="ks-lottery")
+    except (LotteryError, OSError) as error:
+        print_error(str(error))
+        sys.exit(1)

@@ -1,0 +1,55 @@
+"""Names for token rows, read from the tokenizer file beside a model."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ks_lottery.checkpoints.checkpoint import Checkpoint
+from ks_lottery.checkpoints.reader import FolderCheckpoint
+from ks_lottery.ticket.tokens import TokenTable
+
+_TOKENIZER = "tokenizer.json"
+
+
+class FileTokens:
+    """A vocabulary as `ticket.tokens` asks for it, without transformers.
+
+    Args:
+        file: a `tokenizer.json`.
+    """
+
+    def __init__(self, file: Path) -> None:
+        from tokenizers import Tokenizer
+
+        self._tokenizer: Any = Tokenizer.from_file(str(file))
+        self.added_tokens_decoder = self._tokenizer.get_added_tokens_decoder()
+
+    def convert_ids_to_tokens(self, ids: int, /) -> str | None:
+        """The piece with this number, or None."""
+        piece: str | None = self._tokenizer.id_to_token(ids)
+        return piece
+
+    def convert_tokens_to_ids(self, tokens: str, /) -> int | None:
+        """The number of a piece, or None."""
+        number: int | None = self._tokenizer.token_to_id(tokens)
+        return number
+
+
+def token_table(checkpoints: Sequence[Checkpoint]) -> TokenTable | None:
+    """The tokenizer of the first checkpoint that has a `tokenizer.json` beside its weights, or None."""
+    for checkpoint in checkpoints:
+        if isinstance(checkpoint, FolderCheckpoint):
+            file = _tokenizer_file(checkpoint)
+            if file is not None:
+                return FileTokens(file)
+    return None
+
+
+def _tokenizer_file(checkpoint: FolderCheckpoint) -> Path | None:
+    from ks_lottery.checkpoints.download import download
+    from ks_lottery.checkpoints.reader import HubCheckpoint
+
+    if isinstance(checkpoint, HubCheckpoint):
+        return download(checkpoint.name, _TOKENIZER, revision=checkpoint.revision, missing_ok=True)
+    file = checkpoint.folder / _TOKENIZER
+    return file if file.is_file() else None
