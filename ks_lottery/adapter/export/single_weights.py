@@ -11,7 +11,7 @@ from ks_lottery.adapter.parts import BIAS
 from ks_lottery.adapter.tuned import Tuned, TunedModule
 
 _MOST_STEPS = 4
-"""Each step is off by at most the rounding of its delta, a 256th in bfloat16, so the fourth hits the tuned weight."""
+"""Each step is off by at most the rounding of its delta, a 256th in bfloat16: the fourth is near the tuned weight."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,8 @@ class SingleWeights:
         """The same change for an adapter that rounds deltas to the dtype of the matrix before it adds them.
 
         Where that misses the tuned weight, the position stands again, with what is left: added one after the other,
-        with each sum rounded, the deltas of a position lead to its tuned weight to the bit.
+        with each sum rounded, the deltas of a position lead to its tuned weight. torch may add them in another way; the
+        merged weight can then miss by one unit in the last place of a 16-bit dtype.
         """
         dtype, wide = self.pretrained.dtype, self.deltas.dtype
         tuned = (self.pretrained.to(wide) + self.deltas).to(dtype)
