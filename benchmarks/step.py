@@ -1,30 +1,29 @@
 """One fine-tuning step: ours beside full tuning, PEFT's methods and masked dense gradients, interleaved.
 
-    python benchmarks/step.py --output runs/step
-    python benchmarks/step.py --quick
+    python benchmarks/step.py
+    python benchmarks/step.py --quick --output runs/benchmarks
 
 A random Llama of 134 million weights, 4 x 128 tokens, AdamW; nothing is downloaded. `limit` is the forward pass and the
 gradient of the activations, without any weight gradient or optimizer: what no method that changes the first layer can
-go below. Every round times one step of each method, and a ratio is taken within a round, so that a busy machine slows
-both sides of it; what is printed is the median with its quartiles. The peak memory of each method is that of a process
-of its own. Writes `step.json` and `step.md`.
+go below. The peak memory of each method is that of a process of its own, which takes some steps of it alone.
 """
 
 import argparse
 import dataclasses
 import json
 import resource
-import statistics
 import subprocess
 import sys
-import time
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from interleaved import Method, interleave
 from peft import LoraConfig, PeftModel, ShiraConfig, TrainableTokensConfig, get_peft_model, get_peft_model_state_dict
+from result import Table, Target, machine, require_equal, write_result
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -37,14 +36,13 @@ SHIRA_RANK = 32
 MEMORY_STEPS = 3
 
 TARGETS = (
-    ("rows 18", "limit", 1.05),
-    ("rows 1000", "limit", 1.05),
-    ("heads 1 of 12", "limit", 1.08),
-    ("heads 1 of 12", "heads 1 of 12, dense + mask", 0.85),
-    ("entries q,v", "SHiRA q,v", 0.9),
-    ("entries all", "SHiRA all", 0.9),
+    Target("rows 18", "limit", slower=1.05),
+    Target("rows 1000", "limit", slower=1.05),
+    Target("heads 1 of 12", "limit", slower=1.08),
+    Target("heads 1 of 12", "heads 1 of 12, dense + mask", slower=0.85),
+    Target("entries q,v", "SHiRA q,v", slower=0.9),
+    Target("entries all", "SHiRA all", slower=0.9),
 )
-"""(ours, its rival, the largest ratio that we promise)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +80,7 @@ QUICK = Size(vocabulary=500, width=96, layers=2, inner=128, batch=2, length=16)
 
 
 @dataclasses.dataclass
-class Method:
+class Tuning:
     """A model with what it trains."""
 
     model: nn.Module
@@ -92,12 +90,18 @@ class Method:
         self.trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.AdamW(self.trained, lr=1e-4) if self.trained else None
 
-    def step(self, tokens: Tensor) -> None:
-        """Forward, backward, update."""
-        self.model(input_ids=tokens, labels=tokens).loss.backward()
+    def backward(self, tokens: Tensor) -> float:
+        """Forward and backward; returns the loss."""
+        loss: Tensor = self.model(input_ids=tokens, labels=tokens).loss
+        loss.backward()
         for parameter, mask in self.masks.items():
             assert parameter.grad is not None
             parameter.grad *= mask
+        return float(loss.detach())
+
+    def step(self, tokens: Tensor) -> None:
+        """Forward, backward, update."""
+        self.backward(tokens)
         if self.optimizer is not None:
             self.optimizer.step()
             self.optimizer.zero_grad()
@@ -110,27 +114,27 @@ class Method:
         return sum(tensor.numel() * tensor.element_size() for tensor in kept)
 
 
-def frozen(base: LlamaForCausalLM) -> Method:
+def frozen(base: LlamaForCausalLM) -> Tuning:
     """Forward and activation gradient alone."""
     base.requires_grad_(False)
     base.get_input_embeddings().register_forward_hook(lambda module, inputs, output: output.requires_grad_())
-    return Method(base)
+    return Tuning(base)
 
 
-def dense(*names: str) -> Callable[[LlamaForCausalLM], Method]:
+def dense(*names: str) -> Callable[[LlamaForCausalLM], Tuning]:
     """Train whole parameters: those whose names hold one of the given ones."""
 
-    def build(base: LlamaForCausalLM) -> Method:
+    def build(base: LlamaForCausalLM) -> Tuning:
         for name, parameter in base.named_parameters():
             parameter.requires_grad_(any(part in name for part in names))
-        return Method(base)
+        return Tuning(base)
 
     return build
 
 
-def adapter(make: Callable[[LlamaForCausalLM], Any]) -> Callable[[LlamaForCausalLM], Method]:
+def adapter(make: Callable[[LlamaForCausalLM], Any]) -> Callable[[LlamaForCausalLM], Tuning]:
     """Train a PEFT adapter, ours or another."""
-    return lambda base: Method(get_peft_model(base, make(base)).train())
+    return lambda base: Tuning(get_peft_model(base, make(base)).train())
 
 
 def rows(count: int) -> Callable[[LlamaForCausalLM], LotteryConfig]:
@@ -161,7 +165,7 @@ def heads(count: int) -> Callable[[LlamaForCausalLM], LotteryConfig]:
     return make
 
 
-def masked_heads(base: LlamaForCausalLM) -> Method:
+def masked_heads(base: LlamaForCausalLM) -> Tuning:
     """One head of every layer with dense gradients that are masked."""
     method = dense(*ATTENTION)(base)
     chosen = torch.tensor(head_slices(base, 1))
@@ -200,7 +204,7 @@ def entries(names: Sequence[str]) -> Callable[[LlamaForCausalLM], LotteryConfig]
     return make
 
 
-def masked_entries(base: LlamaForCausalLM) -> Method:
+def masked_entries(base: LlamaForCausalLM) -> Tuning:
     """SHiRA's number of single weights with dense gradients that are masked."""
     method, generator = dense(*LINEAR)(base), torch.Generator().manual_seed(2)
     for parameter in method.trained:
@@ -228,7 +232,7 @@ def trainable_tokens(count: int) -> Callable[[LlamaForCausalLM], TrainableTokens
     )
 
 
-METHODS: dict[str, Callable[[LlamaForCausalLM], Method]] = {
+TUNINGS: dict[str, Callable[[LlamaForCausalLM], Tuning]] = {
     "limit": frozen,
     "full": dense(""),
     "embedding": dense("embed_tokens"),
@@ -248,32 +252,67 @@ METHODS: dict[str, Callable[[LlamaForCausalLM], Method]] = {
 }
 
 
-def time_rounds(size: Size, names: Sequence[str], rounds: int) -> dict[str, list[float]]:
-    """Seconds of one step of each method, round by round, after one round that is not counted.
+def check(tunings: dict[str, Tuning], tokens: Tensor) -> str:
+    """Check that all methods begin at one loss, and that ours have the gradients of the dense ones.
+
+    Returns:
+        What was found equal.
+    """
+    losses = {name: tuning.backward(tokens) for name, tuning in tunings.items()}
+    for name, loss in losses.items():
+        require_equal(name, losses["limit"], loss, tolerance=1e-5)
+    for ours, dense_one in (
+        ("heads 1 of 12", "heads 1 of 12, dense + mask"),
+        ("entries all", "entries all, dense + mask"),
+    ):
+        if ours in tunings and dense_one in tunings:
+            sums = [_gradient_sums(tunings[name]) for name in (ours, dense_one)]
+            require_equal(dense_one, sums[0], sums[1], tolerance=1e-3)
+    for tuning in tunings.values():
+        tuning.model.zero_grad()
+    return "the loss of all methods, and the gradient norms of ours beside masked dense gradients"
+
+
+def _gradient_sums(tuning: Tuning) -> list[float]:
+    """Norms of the gradients of what a tuning trains, layer by layer."""
+    found: dict[str, float] = {}
+    for name, parameter in tuning.model.named_parameters():
+        if parameter.grad is not None:
+            layer = name.partition(".layers.")[2].partition(".")[0]
+            found[layer] = found.get(layer, 0.0) + float(parameter.grad.double().square().sum())
+    return [found[layer] ** 0.5 for layer in sorted(found)]
+
+
+def compare(size: Size, names: Sequence[str], repeats: int, memory: dict[str, dict[str, float]]) -> Table:
+    """Time one step of each method in turn.
 
     Cost:
         All models at once, 0.5 GiB each at full size, and the state of their optimizers.
     """
-    methods = {name: METHODS[name](size.model()) for name in names}
-    tokens = size.tokens()
-    seconds: dict[str, list[float]] = {name: [] for name in names}
-    for round_number in range(rounds + 1):
-        for name, method in methods.items():
-            start = time.perf_counter()
-            method.step(tokens)
-            if round_number:
-                seconds[name].append(time.perf_counter() - start)
-    return seconds
+    tunings, tokens = {name: TUNINGS[name](size.model()) for name in names}, size.tokens()
+    checked = check(tunings, tokens)
+    timings = interleave([Method(name, partial(tuning.step, tokens)) for name, tuning in tunings.items()], repeats)
+    judgements = [target.judge(timings) for target in TARGETS if {target.method, target.against} <= set(names)]
+    columns = {
+        f"{what}, MiB": {name: f"{sizes[what]:.1f}" for name, sizes in memory.items()}
+        for what in ("peak memory", "optimizer", "file")
+    }
+    caption = (
+        f"{size.batch} x {size.length} tokens, {size.layers} layers of width {size.width}, vocabulary "
+        f"{size.vocabulary}, float32, AdamW, {torch.get_num_threads()} threads."
+    )
+    return Table(caption, "ms/step", 1e3, timings, "limit", "limit", judgements, checked, columns if memory else {})
 
 
 def measure_memory(size: Size, name: str) -> dict[str, float]:
     """Peak memory of this process after some steps of one method, and the size of what it keeps, in MiB."""
-    method = METHODS[name](size.model())
+    method = TUNINGS[name](size.model())
     for _ in range(MEMORY_STEPS):
         method.step(size.tokens())
     trained = sum(parameter.numel() for parameter in method.trained)
+    unit = 1 if sys.platform == "darwin" else 1024
     return {
-        "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10,
+        "peak memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20,
         "optimizer": 8 * trained / 2**20,
         "file": method.file_bytes() / 2**20,
     }
@@ -287,63 +326,26 @@ def measure_apart(name: str, quick: bool) -> dict[str, float]:
     return result
 
 
-def ratio(mine: Sequence[float], other: Sequence[float]) -> tuple[float, float, float]:
-    """Lower quartile, median and upper quartile of the ratios within each round."""
-    ratios = [a / b for a, b in zip(mine, other, strict=True)]
-    if len(ratios) < 2:
-        return (ratios[0],) * 3
-    low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive")
-    return low, middle, high
-
-
-def table(seconds: dict[str, list[float]], memory: dict[str, dict[str, float]]) -> str:
-    """The results as Markdown."""
-    lines = [
-        "| method | step, ms | step / limit | peak MiB | optimizer MiB | file MiB |",
-        "| --- | --: | --: | --: | --: | --: |",
-    ]
-    for name, times in seconds.items():
-        low, middle, high = ratio(times, seconds["limit"])
-        kept = memory.get(name, {})
-        sizes = " | ".join(f"{kept[key]:.1f}" if key in kept else "" for key in ("peak", "optimizer", "file"))
-        lines.append(
-            f"| {name} | {1e3 * statistics.median(times):.0f} | {middle:.3f} ({low:.3f} to {high:.3f}) | {sizes} |"
-        )
-    lines += ["", "| target | measured | promised | |", "| --- | --: | --: | --- |"]
-    for mine, other, promised in TARGETS:
-        if mine in seconds and other in seconds:
-            low, middle, high = ratio(seconds[mine], seconds[other])
-            verdict = "met" if middle <= promised else "missed"
-            spread = f"{middle:.3f} ({low:.3f} to {high:.3f})"
-            lines.append(f"| {mine} / {other} | {spread} | {promised} | {verdict} |")
-    return "\n".join(lines) + "\n"
-
-
 def main() -> None:
-    """Measure, print, and write the results."""
+    """Measure, print the table and write `step.json`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, help="folder for step.json and step.md")
-    parser.add_argument("--rounds", type=int, default=9, help="timed steps of each method")
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), help="limit is always there")
+    parser.add_argument("--repeats", type=int, default=9, help="timed rounds")
+    parser.add_argument("--methods", nargs="+", choices=TUNINGS, default=list(TUNINGS), help="limit is always there")
     parser.add_argument("--no-memory", action="store_true", help="time only")
-    parser.add_argument("--quick", action="store_true", help="a tiny model, to see that everything runs")
-    parser.add_argument("--memory-of", choices=METHODS, help=argparse.SUPPRESS)
+    parser.add_argument("--quick", action="store_true", help="a tiny model and 2 rounds, to see that it runs")
+    parser.add_argument("--output", type=Path, default=Path("docs/benchmarks"), help="folder of the JSON file")
+    parser.add_argument("--memory-of", choices=TUNINGS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     size = QUICK if options.quick else Size()
     if options.memory_of:
         print(json.dumps(measure_memory(size, options.memory_of)))
         return
+    described = machine()
     names = list(dict.fromkeys(("limit", *options.methods)))
     memory = {} if options.no_memory else {name: measure_apart(name, options.quick) for name in names}
-    seconds = time_rounds(size, names, 2 if options.quick else options.rounds)
-    text = table(seconds, memory)
-    print(f"{size}, {torch.get_num_threads()} threads, torch {torch.__version__}\n\n{text}")
-    if options.output is not None:
-        options.output.mkdir(parents=True, exist_ok=True)
-        content = {"size": dataclasses.asdict(size), "threads": torch.get_num_threads(), "seconds": seconds}
-        (options.output / "step.json").write_text(json.dumps({**content, "memory": memory}, indent=1) + "\n")
-        (options.output / "step.md").write_text(text)
+    table = compare(size, names, 2 if options.quick else options.repeats, memory)
+    print(write_result(options.output, "step", "One fine-tuning step", [table], described))
 
 
 if __name__ == "__main__":

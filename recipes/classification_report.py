@@ -120,7 +120,7 @@ def _row(method: Tested, base: Tested, full: Tested) -> dict[str, Any]:
 def _difference(one: Tested, other: Tested) -> dict[str, Any]:
     """Scores of one method minus those of another, with paired bootstrap intervals."""
     found = {metric: one.scores.difference(other.scores, metric) for metric in CLASS_METRICS}
-    values = {
+    values: dict[str, Any] = {
         metric: [float(difference.value), difference.low, difference.high] for metric, difference in found.items()
     }
     return {"of": one.name, "against": other.name, **values}

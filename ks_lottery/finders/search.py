@@ -1,5 +1,6 @@
 """The search: stream the groups, score them, select, and write down where the ticket comes from."""
 
+import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -189,7 +190,8 @@ def _ticket(
     }
     parameters = parameters_of([selection.group for selection in selections.values()])
     base = ranks.identify(before, parameters, [selection.indices for selection in selections.values()])
-    return Ticket(method.kind, kind.name, selections, base, Provenance(method.name, details))
+    # As a file gives it back: tuples of options become lists.
+    return Ticket(method.kind, kind.name, selections, base, Provenance(method.name, json.loads(json.dumps(details))))
 
 
 def _candidate_mask(scores: UnitScores, candidates: Candidates | None) -> np.ndarray:

@@ -206,7 +206,7 @@ class _Search:
         """
         steps = self._weighted(counts[0], 0) - self._weighted(counts[1], 1)
         ends = np.cumsum(steps)
-        ends += np.repeat(base - (ends - steps)[first], np.diff(first, append=len(bins)))
+        ends = ends + np.repeat(base - (ends - steps)[first], np.diff(first, append=len(bins)))
         self._largest = max(self._largest, int(ends.max()), -int(ends.min()))
         every = OpenBins(bins, np.arange(len(bins)), ends - steps, counts)
         mixed = (counts[0] > 0) & (counts[1] > 0) & (bins.width_bits > 0)
