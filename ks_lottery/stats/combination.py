@@ -32,4 +32,8 @@ def fisher_log_p(log_p: ArrayLike) -> NDArray[np.float64]:
     for i in range(len(values)):
         term = term * total / i if i else term
         rest += term
-    return np.minimum(np.log(rest) - total, 0.0)
+    from scipy.special import gammainc
+
+    # Near p = 1 the logs cancel; there the complement is small and exact.
+    near_one = np.log1p(-gammainc(len(values), np.minimum(total, len(values)))) + 0.0
+    return np.where(total < len(values), near_one, np.minimum(np.log(rest) - total, 0.0))

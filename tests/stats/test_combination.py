@@ -34,3 +34,12 @@ def test_what_is_no_log_p_is_refused():
         fisher_log_p(np.zeros((0, 3)))
     with pytest.raises(UnitError, match=r"got 2 tests with a largest value of 0\.1"):
         fisher_log_p([[0.1], [-1.0]])
+
+
+def test_stays_exact_and_ordered_near_one():
+    small = np.array([1e-3, 1e-4, 1e-5, 1e-6])
+    result = fisher_log_p(np.stack([-small, -small, -small]))
+    with mp.workdps(60):
+        expected = [float(mp.log(mp.gammainc(3, 3 * mpf(float(t))) / 2)) for t in small]
+    np.testing.assert_allclose(result, expected, rtol=1e-12)
+    assert (np.diff(result) > 0).all()
