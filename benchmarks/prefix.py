@@ -20,8 +20,7 @@ import torch
 from interleaved import Method, interleave
 from peft import get_peft_model
 from result import ResultsDifferError, Table, Target, machine, write_result
-from step import QUICK, Size, frozen, rows
-from step import Method as Step
+from step import QUICK, Size, Tuning, frozen, rows
 from torch import Tensor
 
 from ks_lottery.adapter.prefix import skip_unused_gradients
@@ -85,11 +84,11 @@ def compare(size: Size, repeats: int, clock: Callable[[], float] = time.perf_cou
     )
 
 
-def make(size: Size) -> Step:
+def make(size: Size) -> Tuning:
     """A model whose first rows of the input embedding train."""
     base = size.model()
     base.config.use_cache = False
-    return Step(get_peft_model(base, rows(ROWS)(base)).train())
+    return Tuning(get_peft_model(base, rows(ROWS)(base)).train())
 
 
 def tokens(size: Size, share: float) -> Tensor:
@@ -100,25 +99,25 @@ def tokens(size: Size, share: float) -> Tensor:
     return drawn
 
 
-def skipping(method: Step, batch: Tensor) -> None:
+def skipping(tuning: Tuning, batch: Tensor) -> None:
     """One step of ours."""
-    with skip_unused_gradients(method.model):
-        method.step(batch)
+    with skip_unused_gradients(tuning.model):
+        tuning.step(batch)
 
 
-def difference(method: Step, batch: Tensor) -> float:
+def difference(tuning: Tuning, batch: Tensor) -> float:
     """Norm of the difference of our gradient from the ordinary one, over the norm of that."""
-    ordinary = gradient(method, batch)
-    with skip_unused_gradients(method.model):
-        own = gradient(method, batch)
+    ordinary = gradient(tuning, batch)
+    with skip_unused_gradients(tuning.model):
+        own = gradient(tuning, batch)
     return float((own - ordinary).norm() / ordinary.norm().clamp(min=1e-30))
 
 
-def gradient(method: Step, batch: Tensor) -> Tensor:
+def gradient(tuning: Tuning, batch: Tensor) -> Tensor:
     """Gradient of the rows."""
-    (parameter,) = method.trained
+    (parameter,) = tuning.trained
     parameter.grad = None
-    loss: Any = method.model(input_ids=batch, labels=batch).loss
+    loss: Any = tuning.model(input_ids=batch, labels=batch).loss
     loss.backward()
     assert parameter.grad is not None
     found, parameter.grad = parameter.grad, None

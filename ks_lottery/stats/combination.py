@@ -13,7 +13,7 @@ def fisher_log_p(log_p: ArrayLike) -> NDArray[np.float64]:
         log_p: [tests, ...] natural logs of p-values of independent tests, at most 0.
 
     Returns:
-        [...] float64, natural log of the combined p-value; finite where p underflows.
+        [...] float64, natural log of the combined p-value; finite where p underflows. One test is given back as it is.
 
     Raises:
         UnitError: if there is no test, or a value is above 0 or NaN.
@@ -27,6 +27,8 @@ def fisher_log_p(log_p: ArrayLike) -> NDArray[np.float64]:
             f"Fisher's combination takes logs of p-values, at most 0, of at least one test; got {len(values)} tests"
             + (f" with a largest value of {values.max()}." if values.size else ".")
         )
+    if len(values) == 1:
+        return values[0] + 0.0
     total = -values.sum(axis=0)
     rest, term = np.zeros_like(total), np.ones_like(total)
     for i in range(len(values)):

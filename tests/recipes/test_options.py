@@ -65,9 +65,12 @@ def test_another_model_does_not_get_the_settings_of_the_embedded_one(flag: str) 
     assert parse(*flag.split("="))["selector"] == "alpha"
 
 
-@pytest.mark.parametrize("name", ["pocket.yaml", "quick.yaml", "paper.yaml"])
+TRANSLATION = ["pocket.yaml", "quick.yaml", "paper.yaml"]
+
+
+@pytest.mark.parametrize("name", TRANSLATION)
 def test_every_shipped_configuration_can_be_read(name: str) -> None:
-    assert {file.name for file in CONFIGS.iterdir()} == {"pocket.yaml", "quick.yaml", "paper.yaml"}
+    assert {file.name for file in CONFIGS.iterdir()} == {*TRANSLATION, "classify.yaml"}
     parse(str(CONFIGS / name))
 
 

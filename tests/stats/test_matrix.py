@@ -193,11 +193,15 @@ def test_the_usual_sizes_of_all_parts(dtype):
 def test_at_most_64_mib_beyond_the_inputs(dtype):
     generator = np.random.default_rng(2)
     before = generator.normal(size=2_500_000).astype(dtype)
-    cases = {"permutation": generator.permutation(before), "ties": np.round(before), "noise": before * dtype(1.001)}
-    for name, after in cases.items():
+    cases = {
+        "permutation": (before, generator.permutation(before)),
+        "ties": (np.round(before), np.round(before)),
+        "noise": (before, before * dtype(1.001)),
+    }
+    for name, (old, new) in cases.items():
         tracemalloc.start()
         try:
-            matrix_statistic(np.round(before) if name == "ties" else before, after[::-1], threads=8)
+            matrix_statistic(old, new[::-1], threads=8)
             peak = tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
