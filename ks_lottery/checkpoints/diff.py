@@ -18,9 +18,8 @@ from ks_lottery.checkpoints.reader import open_checkpoint
 from ks_lottery.checkpoints.stream import PIECE_BYTES, PairReader, Piece, in_order, pieces_of
 from ks_lottery.errors import CheckpointError, OptionError, UnitError
 from ks_lottery.stats.comparison import RowComparison, compare_rows, joined
-from ks_lottery.stats.floats import FORMATS, FloatBits
+from ks_lottery.stats.floats import FORMATS, MIN_VALUES_PER_UNIT, FloatBits
 from ks_lottery.stats.jit import worker_count
-from ks_lottery.stats.kolmogorov import MIN_VALUES_PER_UNIT
 from ks_lottery.stats.matrix import MatrixShift
 from ks_lottery.units.granularity import Granularity, granularity
 from ks_lottery.units.slab import Slab, UnitGroup

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ks_lottery.stats.floats import FORMATS, FloatBits, Values, bits_of, is_tensor, on_gpu
-from ks_lottery.stats.kolmogorov import MIN_VALUES_PER_UNIT, require_pairs, two_sample_statistic
+from ks_lottery.stats.floats import FORMATS, MIN_VALUES_PER_UNIT, FloatBits, Values, bits_of, is_tensor, on_gpu
+from ks_lottery.stats.kolmogorov import require_pairs, two_sample_statistic
 from ks_lottery.stats.rows import RowSorter, block_of, for_each_block, kernels
 
 if TYPE_CHECKING:

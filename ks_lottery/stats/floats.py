@@ -41,6 +41,9 @@ FORMATS: dict[str, FloatFormat] = {
 
 Values = Union["torch.Tensor", NDArray[Any], "FloatBits"]
 
+MIN_VALUES_PER_UNIT = 8
+"""Smaller samples are refused: their distributions hardly differ for certain."""
+
 
 @dataclass(frozen=True, slots=True)
 class FloatBits:

@@ -6,13 +6,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ks_lottery.errors import UnitError
-from ks_lottery.stats.floats import FloatBits, Values, bits_of, dtype_of, format_of, is_tensor, on_gpu
+from ks_lottery.stats.floats import (
+    MIN_VALUES_PER_UNIT,
+    FloatBits,
+    Values,
+    bits_of,
+    dtype_of,
+    format_of,
+    is_tensor,
+    on_gpu,
+)
 from ks_lottery.stats.rows import RowSorter, block_of, for_each_block
 
 if TYPE_CHECKING:
     import torch
-
-MIN_VALUES_PER_UNIT = 8
 
 
 @overload
@@ -62,8 +69,8 @@ def two_sample_statistic(
             (the row is named).
 
     Cost:
-        O(units * n log n) time; at most 64 MiB beyond the inputs, or a few times one row where that is more.
-        Bit-identical rows cost one comparison. Tensors on a GPU are not copied from it.
+        O(units * n log n) time, or that of `matrix_statistic` for rows of more than 4 MiB; at most 64 MiB
+        beyond the inputs. Bit-identical rows cost one comparison. Tensors on a GPU are not copied from it.
 
     Source:
         Yuan et al. 2025 (KS-Lottery), section on the KS test; Gnedenko & Korolyuk 1951 for equal samples.

@@ -10,9 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ks_lottery.errors import UnitError
-from ks_lottery.stats.floats import FloatBits, Values, bits_of
+from ks_lottery.stats.floats import MIN_VALUES_PER_UNIT, FloatBits, Values, bits_of
 from ks_lottery.stats.jit import worker_count
-from ks_lottery.stats.kolmogorov import MIN_VALUES_PER_UNIT
 from ks_lottery.stats.matrix_bins import BINS, BinCounts, Bits, Intake, KeyBins, OpenBins, blocks
 from ks_lottery.stats.matrix_kernels import VECTORISED, kernels
 

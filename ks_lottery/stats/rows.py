@@ -14,9 +14,11 @@ from ks_lottery.errors import UnitError
 from ks_lottery.stats.bound import settled_below
 from ks_lottery.stats.floats import FORMATS, FloatBits
 from ks_lottery.stats.jit import can_compile, worker_count
+from ks_lottery.stats.matrix import matrix_statistic
 
 _BLOCK_BYTES = 2**20  # of one side: what a thread compares at once
 _SORT_BYTES = 2**19  # of one side: what stays in the cache while it is packed, sorted and climbed
+_MOST_SORTED_BYTES = 2**22  # of one side of a row: larger ones are not sorted as a whole
 _BLOCKS_SORTED_AFTER_FAILURE = 15
 _VALUES_PER_THREAD = 2**18  # fewer values than this are not worth a thread of their own
 
@@ -48,10 +50,11 @@ def for_each_block(
     n = before.shape[1]
     rows = max(1, _BLOCK_BYTES // (n * before.array.itemsize))
     starts = range(0, len(before), rows)
-    workers = min(worker_count(threads), len(starts), max(1, before.array.size // _VALUES_PER_THREAD))
+    most = worker_count(threads)
+    workers = min(most, len(starts), max(1, before.array.size // _VALUES_PER_THREAD))
 
     def some(mine: range) -> None:
-        sorter = RowSorter(n, before.dtype, name, first_row)
+        sorter = RowSorter(n, before.dtype, name, first_row, threads=most // max(1, workers))
         for start in mine:
             work(sorter, slice(start, start + rows))
 
@@ -73,21 +76,24 @@ def block_of(bits: FloatBits, block: slice) -> NDArray[Any]:
 
 
 class RowSorter:
-    """One thread's buffers: 1 MiB, or two rows where that is more.
+    """One thread's buffers: 1 MiB, or two rows where that is more; at most 8 MiB.
 
     Args:
         n: values per row.
         dtype: a key of `FORMATS`.
         name: what the rows belong to, for error messages.
         first_row: number of the first row of all, for error messages.
+        threads: how many may work on one row of more than 4 MiB.
     """
 
-    def __init__(self, n: int, dtype: str, name: str, first_row: int) -> None:
+    def __init__(self, n: int, dtype: str, name: str, first_row: int, threads: int = 1) -> None:
         integer = np.dtype(FORMATS[dtype].integer)
+        self._threads = threads
+        self._large = n * integer.itemsize > _MOST_SORTED_BYTES
         self._dtype, self._name, self._first_row = dtype, name, first_row
         self._exponent = np.array([FORMATS[dtype].exponent], dtype=integer)
         self._magnitude = np.array([np.iinfo(integer).max], dtype=integer)
-        capacity = max(1, _SORT_BYTES // (n * integer.itemsize))
+        capacity = 0 if self._large else max(1, _SORT_BYTES // (n * integer.itemsize))
         self._keys = [np.empty((capacity, n), dtype=integer) for _ in range(2)]
         self._sort_kind = sort_kind(integer.name)
         self._blocks_to_sort = 0
@@ -130,7 +136,7 @@ class RowSorter:
             [up to k] int64, a part of `rows`; the others have h < at_least.
         """
         self._blocks_to_sort -= 1
-        if at_least <= 1 or self._blocks_to_sort >= 0 or not len(rows):
+        if at_least <= 1 or self._blocks_to_sort >= 0 or not len(rows) or self._large:
             return rows
         some = slice(None) if len(rows) == len(before) else rows
         old, new = FloatBits(before[some], self._dtype), FloatBits(after[some], self._dtype)
@@ -156,6 +162,8 @@ class RowSorter:
         Raises:
             UnitError: if one of them holds NaN or infinity.
         """
+        if self._large:
+            return np.array([self._of_large(before, after, row, start) for row in rows], dtype=np.int64)
         result = np.empty(len(rows), dtype=np.int64)
         run = kernels()
         capacity = len(self._keys[0])
@@ -171,6 +179,15 @@ class RowSorter:
             self.require_finite(before[row : row + 1], start + row, "before")
             self.require_finite(after[row : row + 1], start + row, "after")
         return result
+
+    def _of_large(self, before: NDArray[Any], after: NDArray[Any], row: int, start: int) -> int:
+        sides = FloatBits(before[row], self._dtype), FloatBits(after[row], self._dtype)
+        try:
+            return matrix_statistic(*sides, name=self._name, threads=self._threads)
+        except UnitError:
+            self.require_finite(before[row : row + 1], start + row, "before")
+            self.require_finite(after[row : row + 1], start + row, "after")
+            raise
 
     def require_finite(self, bits: NDArray[Any], start: int, side: str) -> None:
         """Check that rows hold numbers.

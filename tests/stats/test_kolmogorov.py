@@ -133,15 +133,31 @@ def test_chunks_do_not_show(monkeypatch):
         assert torch.equal(whole, two_sample_statistic(before, after))
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_rows_too_large_to_be_sorted_as_a_whole(dtype, monkeypatch):
+    generator = torch.Generator().manual_seed(4)
+    before = torch.randn(6, 3000, generator=generator).to(dtype)
+    after = (before.float() + 0.1 * torch.randn(6, 3000, generator=generator)).to(dtype)
+    after[2] = before[2]
+    sorted_whole = two_sample_statistic(before, after)
+    monkeypatch.setattr(rows, "_MOST_SORTED_BYTES", 2 * before.element_size() * 1000)
+    for threads in (1, 5, 16):
+        assert torch.equal(two_sample_statistic(before, after, threads=threads), sorted_whole)
+    after[4, 7] = float("nan")
+    with pytest.raises(UnitError, match=r"Row 4 of 'layers' after holds 1 NaN .*, the first at position 7"):
+        two_sample_statistic(before, after, name="layers")
+
+
 def test_no_units_give_no_statistics():
     assert two_sample_statistic(torch.empty(0, 8), torch.empty(0, 8)).shape == (0,)
 
 
+@pytest.mark.parametrize("shape", [(1024, 2048), (2, 2**20), (1, 2**21)])
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
-def test_at_most_64_mib_beyond_the_inputs(dtype):
+def test_at_most_64_mib_beyond_the_inputs(dtype, shape):
     generator = np.random.default_rng(5)
-    before = generator.normal(size=(1024, 2048)).astype(dtype)
-    after = (before + generator.normal(size=(1024, 1)) * before[:, ::-1]).astype(dtype)
+    before = generator.normal(size=shape).astype(dtype)
+    after = (before + generator.normal(size=(len(before), 1)) * before[:, ::-1]).astype(dtype)
     tracemalloc.start()
     try:
         two_sample_statistic(before, after)

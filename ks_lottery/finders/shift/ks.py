@@ -10,7 +10,7 @@ from ks_lottery.errors import UnitError
 from ks_lottery.finders.base import FINDERS, Evidence, Shift, UnitScores
 from ks_lottery.finders.shift.slabs import SlabComparison, compared_slabs, total_shift
 from ks_lottery.stats.combination import fisher_log_p
-from ks_lottery.stats.kolmogorov import MIN_VALUES_PER_UNIT
+from ks_lottery.stats.floats import MIN_VALUES_PER_UNIT
 from ks_lottery.stats.pvalues import log_p_values
 from ks_lottery.ticket.ticket import Kind
 from ks_lottery.units.slab import UnitGroup

@@ -10,8 +10,7 @@ from ks_lottery.checkpoints.checkpoint import Checkpoint, Rows
 from ks_lottery.checkpoints.pair import require_comparable, together
 from ks_lottery.finders.base import Shift
 from ks_lottery.stats.comparison import RowComparison, compare_rows, joined
-from ks_lottery.stats.floats import FloatBits
-from ks_lottery.stats.kolmogorov import MIN_VALUES_PER_UNIT
+from ks_lottery.stats.floats import MIN_VALUES_PER_UNIT, FloatBits
 from ks_lottery.stats.pvalues import critical_statistic
 from ks_lottery.units.slab import Slab, UnitGroup
 
