@@ -1,4 +1,4 @@
-"""`ks-lottery export`: a trained ticket for people without this library."""
+"""`ks-lottery export`: a trained ticket, or the model that a weight ticket leaves, for people without this library."""
 
 import json
 from typing import Annotated
@@ -6,9 +6,15 @@ from typing import Annotated
 import typer
 
 from ks_lottery.cli.method import usage_errors
-from ks_lottery.cli.screen import console
+from ks_lottery.cli.screen import console, percent
+from ks_lottery.errors import OptionError, TicketError
 
-Adapter = Annotated[str, typer.Argument(help="Folder or Hub id of a saved ticket adapter.")]
+Exported = Annotated[
+    str,
+    typer.Argument(
+        metavar="ADAPTER", help="Folder or Hub id of a saved ticket adapter; with --shrink of a weight ticket."
+    ),
+]
 CarrierName = Annotated[
     str,
     typer.Option(
@@ -20,11 +26,21 @@ CarrierName = Annotated[
 OutFolder = Annotated[str, typer.Option("--out", metavar="DIR", help="Where to; an older folder there is replaced.")]
 BaseModel = Annotated[
     str | None,
-    typer.Option("--base-model", help="Folder or Hub id of the base model. Default: the one that the adapter names."),
+    typer.Option(
+        "--base-model", help="Folder or Hub id of the base model. Default: the one that the adapter or ticket names."
+    ),
+]
+Shrink = Annotated[
+    bool,
+    typer.Option(
+        "--shrink", help="Write the smaller dense model that a weight ticket of heads, neurons or layers leaves."
+    ),
 ]
 
 
-def export(adapter: Adapter, out: OutFolder, to: CarrierName = "auto", base_model: BaseModel = None) -> None:
+def export(
+    adapter: Exported, out: OutFolder, to: CarrierName = "auto", base_model: BaseModel = None, shrink: Shrink = False
+) -> None:
     """Write a saved adapter in a form that loads where this library is not installed.
 
     auto takes the adapter type that suits the ticket best: rows of tokens go to trainable-tokens, single weights to
@@ -33,8 +49,15 @@ def export(adapter: Adapter, out: OutFolder, to: CarrierName = "auto", base_mode
     can. merged copies the files of the base model and rewrites in them what the ticket changes, without building a
     model.
 
+    --shrink takes a weight ticket, whose unselected units are zero, and leaves these out: fewer heads, neurons or
+    layers in every file, and a configuration that says so. The outputs are those of the model with zeros. What an
+    architecture's configuration cannot express is refused, with the reason.
+
     Example: ks-lottery export adapter --to merged --out merged-model
     """
+    if shrink:
+        _shrink(adapter, out, to, base_model)
+        return
     with usage_errors():
         from ks_lottery.adapter.export.carrier import CARRIERS
 
@@ -50,3 +73,28 @@ def export(adapter: Adapter, out: OutFolder, to: CarrierName = "auto", base_mode
     what = "the merged model" if kind is None else f"a {kind} adapter for plain PEFT"
     size = sum(path.stat().st_size for path in files)
     console().print(f"Wrote {what} in {out}: {len(files)} files, {size:,} bytes.", soft_wrap=True, markup=False)
+
+
+def _shrink(ticket_folder: str, out: str, to: str, base_model: str | None) -> None:
+    from ks_lottery.ticket.ticket import Ticket
+
+    with usage_errors():
+        if to != "auto":
+            raise OptionError(
+                f"--shrink writes a whole model, so --to {to} says something else. Leave one of them out."
+            )
+    ticket = Ticket.from_pretrained(ticket_folder)
+    source = base_model or ticket.provenance.details.get("before")
+    if not source:
+        raise TicketError(f"The ticket in {ticket_folder!r} does not say what its base model is. Give --base-model.")
+    from ks_lottery.adapter.shrink import shrink_checkpoint
+
+    shrunk = shrink_checkpoint(str(source), ticket, out)
+    share = percent(shrunk.num_parameters / shrunk.num_parameters_before)
+    changes = ", ".join(f"{key} {before} -> {after}" for key, (before, after) in shrunk.config.items())
+    console().print(
+        f"Wrote a smaller model in {out}: {shrunk.num_parameters:,} of {shrunk.num_parameters_before:,} weights "
+        f"({share}); {changes or 'its configuration stays'}.",
+        soft_wrap=True,
+        markup=False,
+    )

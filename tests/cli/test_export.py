@@ -13,8 +13,9 @@ from typer.testing import CliRunner, Result
 
 from ks_lottery.adapter.attach import attach_ticket
 from ks_lottery.cli.export import export
-from ks_lottery.errors import AdapterError
+from ks_lottery.errors import AdapterError, TicketError, UnitError
 from tests.adapter.tickets import assert_same_logits, logits, make_ticket, randomise, saved_llama
+from tests.adapter.weight_tickets import weight_ticket, zeros
 
 program = typer.Typer()
 program.command()(export)
@@ -69,3 +70,37 @@ def test_a_carrier_that_cannot_hold_the_ticket_is_an_error(adapter: tuple[Path, 
     assert isinstance(result.exception, AdapterError)
     assert "Carriers that can: lora, lora_embedding, merged." in str(result.exception)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_smaller_model_of_a_weight_ticket(adapter: tuple[Path, Path, Tensor], tmp_path: Path) -> None:
+    base, *_ = adapter
+    ticket = weight_ticket(base, "neurons", lambda group: range(group.num_units // 2))
+    ticket.save(tmp_path / "ticket")
+    result = run(tmp_path / "ticket", "--shrink", "--base-model", base, "--out", tmp_path / "out")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert "weights (" in result.stdout
+    assert "; intermediate_size " in result.stdout
+    model, tokens = AutoModelForCausalLM.from_pretrained(base).eval(), torch.arange(24).view(2, 12)
+    with zeros(model, ticket):
+        expected = logits(model, tokens)
+    smaller = AutoModelForCausalLM.from_pretrained(tmp_path / "out").eval()
+    assert smaller.num_parameters() < model.num_parameters()
+    assert_same_logits(logits(smaller, tokens), expected)
+
+
+def test_what_a_configuration_cannot_express_is_said(adapter: tuple[Path, Path, Tensor], tmp_path: Path) -> None:
+    ticket = weight_ticket(adapter[0], "neurons", lambda group: range(3 if group.name.startswith("layers.0") else 2))
+    ticket.save(tmp_path / "ticket")
+    result = run(tmp_path / "ticket", "--shrink", "--base-model", adapter[0], "--out", tmp_path / "out")
+    assert isinstance(result.exception, UnitError)
+    assert not (tmp_path / "out").exists()
+
+
+def test_shrinking_needs_the_base_model_and_nothing_else(adapter: tuple[Path, Path, Tensor], tmp_path: Path) -> None:
+    weight_ticket(adapter[0], "neurons", lambda group: range(2)).save(tmp_path / "ticket")
+    result = run(tmp_path / "ticket", "--shrink", "--out", tmp_path / "out")
+    assert isinstance(result.exception, TicketError)
+    assert "does not say what its base model is. Give --base-model." in str(result.exception)
+    result = run(tmp_path / "ticket", "--shrink", "--to", "lora", "--out", tmp_path / "out")
+    assert result.exit_code == 2
+    assert "--shrink writes a whole model, so --to lora says something else." in result.stderr
