@@ -3,7 +3,8 @@
     python benchmarks/diff.py
     python benchmarks/diff.py --bytes 2e8 --folder runs/benchmarks/pair --output runs/benchmarks
 
-Both run as processes of their own, in turn. The files stay in the page cache. This process imports no torch and holds
+Both run in turn: in one process, then as processes of their own, with the files in the page cache and with files that
+come from the disk. This process imports no torch and holds
 no weights: the peak that the system reports for a child is never below its parent's.
 """
 
@@ -66,7 +67,7 @@ def make_pair(folder: Path, total_bytes: float, dtype: str) -> Path:
 
 
 def compare(folder: Path, repeats: int) -> list[Table]:
-    """Time both on a pair of checkpoints: whole processes, and what they say that the work itself took.
+    """Time both on a pair of checkpoints: in one process, and as whole processes, from memory and from the disk.
 
     Args:
         folder: of the pair.
@@ -78,26 +79,44 @@ def compare(folder: Path, repeats: int) -> list[Table]:
         READ: [sys.executable, str(HERE / "plain_read.py"), *sides],
     }
     pair = json.loads((folder / "pair.json").read_text(encoding="utf-8"))
-    checked = check(pair, run(commands[DIFF]).output)
-    runs: dict[str, list[Finished]] = {name: [] for name in commands}
-    methods = [Method(name, partial(_run_into, runs[name], command)) for name, command in commands.items()]
-    whole = interleave(methods, repeats, warm_up=0)  # the check was the warm-up
-    printed = {name: [json.loads(run.output) for run in finished] for name, finished in runs.items()}
-    work = {name: Timing(name, tuple(one["seconds"] for one in outputs)) for name, outputs in printed.items()}
-    size = printed[READ][0]["bytes"]
-    megabytes = {name: max(run.peak for run in finished) / 1e6 for name, finished in runs.items()}
-    memory = Judgement(DIFF, f"≤ {MOST_MEMORY} MB", megabytes[DIFF], megabytes[DIFF] <= MOST_MEMORY)
-    caption = f"{size / 1e9:.3g} GB in two checkpoints, {pair['dtype']}, 5% of the rows of each matrix changed;"
-    tables = []
-    for timings, what in ((work, "the work itself."), (whole, "whole processes, with starting Python and imports.")):
-        columns = {"GB/s": {name: f"{size / 1e9 / timing.spread().median:.2f}" for name, timing in timings.items()}}
-        columns["largest resident set, MB"] = {name: f"{figure:.0f}" for name, figure in megabytes.items()}
-        judgements = [Target(DIFF, READ, slower=1.5).judge(timings), memory]
-        tables.append(Table(f"{caption} {what}", "s", 1.0, timings, READ, READ, judgements, checked, columns))
+    checked = check(pair, run(commands[DIFF]).output)  # the warm-up, too
+    printed = json.loads(run([*commands[READ], str(repeats)]).output)
+    work = {DIFF: Timing(DIFF, tuple(printed["diff"])), READ: Timing(READ, tuple(printed["read"]))}
+    size = f"{printed['bytes'] / 1e9:.3g} GB in two checkpoints, {pair['dtype']}, 5% of the rows of each matrix changed"
+    tables = [_table(f"{size}; in one process, files in memory, kernels loaded.", work, printed["bytes"], checked)]
+    for where, prepare in (("in memory", None), ("dropped from memory before each run", partial(drop, folder))):
+        runs: dict[str, list[Finished]] = {name: [] for name in commands}
+        methods = [
+            Method(name, partial(_run_into, runs[name], command), prepare=prepare) for name, command in commands.items()
+        ]
+        timings = interleave(methods, repeats, warm_up=0)
+        peaks = {name: max(one.peak for one in finished) / 1e6 for name, finished in runs.items()}
+        caption = f"{size}; whole processes, with starting Python, files {where}."
+        tables.append(_table(caption, timings, printed["bytes"], checked, peaks))
     return tables
 
 
-def _run_into(finished: list[Finished], command: Sequence[str]) -> None:
+def _table(
+    caption: str, timings: dict[str, Timing], size: int, checked: str, peaks: dict[str, float] | None = None
+) -> Table:
+    columns = {"GB/s": {name: f"{size / 1e9 / timing.spread().median:.2f}" for name, timing in timings.items()}}
+    judgements = [Target(DIFF, READ, slower=1.5).judge(timings)]
+    if peaks is not None:
+        columns["largest resident set, MB"] = {name: f"{peak:.0f}" for name, peak in peaks.items()}
+        judgements.append(Judgement(DIFF, f"≤ {MOST_MEMORY} MB", peaks[DIFF], peaks[DIFF] <= MOST_MEMORY))
+    return Table(caption, "s", 1.0, timings, READ, READ, judgements, checked, columns)
+
+
+def drop(folder: Path) -> None:
+    """Let the system forget the files of a pair, so that they come from the disk."""
+    for path in folder.rglob("*.safetensors"):
+        file = os.open(path, os.O_RDONLY)
+        os.fsync(file)
+        os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(file)
+
+
+def _run_into(finished: list[Finished], command: Sequence[str], *_: object) -> None:
     finished.append(run(command))
 
 

@@ -297,13 +297,12 @@ def _compare(
             pieces = pieces_of(pair, cut_rows=pair.name not in groups, piece_bytes=piece_bytes)
             plan.append((pair, pieces, _Whole(pair, len(pieces), reader) if pair.is_float else None))
 
-        def tasks() -> Iterator[_Task]:
-            for pair, pieces, whole in plan:
-                for piece in pieces:
-                    reader.announce(piece)
-                    yield _Task(piece, whole, statistic=pair.name in groups)
-
-        with closing(in_order(partial(_look, reader=reader), tasks(), jobs)) as results:
+        wholes = {pair.name: whole for pair, _, whole in plan}
+        tasks = (
+            _Task(piece, wholes[piece.pair.name], statistic=piece.pair.name in groups)
+            for piece in reader.announced(piece for _, pieces, _ in plan for piece in pieces)
+        )
+        with closing(in_order(partial(_look, reader=reader), tasks, jobs)) as results:
             for pair, pieces, whole in plan:
                 tally = _Tally(pair, keep_rows=pair.name in groups)
                 for piece in pieces:

@@ -3,7 +3,7 @@
 import mmap
 import os
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +21,9 @@ Bytes = NDArray[np.uint8]
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
-PIECE_BYTES = 4 * 2**20  # of one side: large enough for a disk and for Python, small beside the memory
-PIECES_AHEAD = 8  # handed to the threads, and asked of the disk, before they are needed
+PIECE_BYTES = 8 * 2**20  # of one side: large enough for a disk and for Python, small beside the memory
+PIECES_AHEAD = 8  # handed to the threads before they are needed
+ANNOUNCED_AHEAD = 32  # asked of the disk before they are handed out, which keeps it busy while kernels are loaded
 _SPLIT_ROW_BYTES = PIECE_BYTES  # a longer row is cut into parts of this length, whatever the size of a piece
 
 
@@ -123,6 +124,16 @@ class PairReader:
             if hasattr(os, "posix_fadvise"):
                 begin, size = place.begin + piece.begin, piece.end - piece.begin
                 os.posix_fadvise(self._files[place.path], begin, size, os.POSIX_FADV_WILLNEED)
+
+    def announced(self, pieces: Iterable[Piece], ahead: int = ANNOUNCED_AHEAD) -> Iterator[Piece]:
+        """Pass pieces on in their order; each one is announced long before it is passed on. Errors as `announce`."""
+        waiting: deque[Piece] = deque()
+        for piece in pieces:
+            self.announce(piece)
+            waiting.append(piece)
+            if len(waiting) > ahead:
+                yield waiting.popleft()
+        yield from waiting
 
     def read(self, piece: Piece) -> tuple[Bytes, Bytes]:
         """The bytes of an announced piece before and after: [bytes] uint8 each, to be read only.

@@ -1,6 +1,7 @@
 """Everything that one pass over pairs of rows can tell: the statistic, how many values changed, how far they moved."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,8 @@ from ks_lottery.stats.rows import RowSorter, block_of, for_each_block, kernels
 if TYPE_CHECKING:
     import torch
 
-_SUMMED_VALUES = 2**18  # of one row, so that float32 copies of 16-bit rows stay small
+_SUMMED_VALUES = 2**18  # of one row, so that float32 copies of float16 stay small
+_UNSORTED_BLOCK_BYTES = 2**22  # of one side: what a thread compares at once where nothing is sorted
 _GPU_CHUNK_VALUES = 2**21  # float64 copies of both sides stay below 64 MiB
 
 
@@ -98,7 +100,7 @@ def compare_rows(
     def work(sorter: RowSorter, block: slice) -> None:
         _compare_block(block_of(x, block), block_of(y, block), x.dtype, sorter, block, at_least, result)
 
-    for_each_block(x, work, name, first_row, threads)
+    for_each_block(x, work, name, first_row, threads, None if statistic else _UNSORTED_BLOCK_BYTES)
     return result
 
 
@@ -111,44 +113,72 @@ def _compare_block(
     at_least: int,
     result: RowComparison,
 ) -> None:
-    rows = sorter.changed(x, y, block.start)
+    changed, norm = np.zeros(len(x), dtype=np.bool_), result.squared_norm[block]
+    _screen(x, y, dtype, changed, norm)
+    _require_finite_sums(norm, x, sorter, block.start, "before")
+    rows = np.flatnonzero(changed)
+    if not len(rows):
+        return
     if result.statistic is not None:
         undecided = sorter.undecided(x, y, rows, at_least)
         result.statistic[block][undecided] = sorter.statistic(x, y, undecided, block.start)
-    count = np.empty(len(rows), dtype=np.int64)
-    kernels().count_changed(x, y, rows, count)
-    result.changed_values[block][rows] = count
-    norm, shift = np.zeros(len(x)), np.zeros(len(rows))
-    for start in range(0, x.shape[1], _SUMMED_VALUES):
-        part = slice(start, start + _SUMMED_VALUES)
-        norm += _squared_norms(x[:, part], dtype)
-        shift += _squared_moves(x[rows, part], y[rows, part], dtype)
-    result.squared_norm[block], result.squared_shift[block][rows] = norm, shift
-    _require_finite_sums(norm, x, sorter, block.start, "before")
+    count, shift = np.zeros(len(rows), dtype=np.int64), np.zeros(len(rows))
+    _measure(x, y, dtype, rows, count, shift)
+    result.changed_values[block][rows], result.squared_shift[block][rows] = count, shift
     _require_finite_sums(result.squared_shift[block], y, sorter, block.start, "after")
 
 
-def _squared_norms(bits: NDArray[np.signedinteger], dtype: str) -> NDArray[np.float64]:
-    total = np.empty(len(bits))
+def _screen(
+    before: NDArray[np.signedinteger],
+    after: NDArray[np.signedinteger],
+    dtype: str,
+    changed: NDArray[np.bool_],
+    norm: NDArray[np.float64],
+) -> None:
+    """Find changed rows, and add up the squares of all."""
     if dtype == "bfloat16":
-        kernels().squared_norms_bfloat16(bits, total)
-    else:
-        kernels().squared_norms(_floats(bits, dtype), total)
-    return total
+        kernels().compare_bfloat16(before, after, changed, norm)
+        return
+    for old, new in _parts(before, after, dtype):
+        kernels().compare(old, new, _floats(old, dtype), changed, norm)
 
 
-def _squared_moves(
+def _measure(
+    before: NDArray[np.signedinteger],
+    after: NDArray[np.signedinteger],
+    dtype: str,
+    rows: NDArray[np.int64],
+    count: NDArray[np.int64],
+    shift: NDArray[np.float64],
+) -> None:
+    """Count the values of some rows that moved, and add up the squares of the moves."""
+    if dtype == "bfloat16":
+        kernels().moves_bfloat16(before, after, rows, count, shift)
+        return
+    if dtype == "float16":
+        before, after, rows = before[rows], after[rows], np.arange(len(rows))
+    for old, new in _parts(before, after, dtype):
+        kernels().moves(old, new, _floats(old, dtype), _floats(new, dtype), rows, count, shift)
+
+
+def _parts(
     before: NDArray[np.signedinteger], after: NDArray[np.signedinteger], dtype: str
-) -> NDArray[np.float64]:
-    total = np.empty(len(before))
-    kernels().squared_moves(_floats(before, dtype), _floats(after, dtype), total)
-    return total
+) -> Iterator[tuple[NDArray[np.signedinteger], NDArray[np.signedinteger]]]:
+    """Both sides as they are; of float16, which has to be copied to be added up, some columns at a time."""
+    if dtype != "float16":
+        yield before, after
+        return
+    for start in range(0, before.shape[1], _SUMMED_VALUES):
+        part = np.s_[:, start : start + _SUMMED_VALUES]
+        yield np.ascontiguousarray(before[part]), np.ascontiguousarray(after[part])
 
 
 def _require_finite_sums(
     sums: NDArray[np.float64], bits: NDArray[np.signedinteger], sorter: RowSorter, start: int, side: str
 ) -> None:
     """A sum of squares is NaN or infinite if a value is, and where finite values are too large to be squared."""
+    if math.isfinite(sums.sum()):
+        return
     for row in np.flatnonzero(~np.isfinite(sums)):
         sorter.require_finite(bits[row : row + 1], start + int(row), side)
 

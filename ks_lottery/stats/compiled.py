@@ -131,54 +131,115 @@ def climb(before, after, exponent, statistic):  # type: ignore[no-untyped-def]
         statistic[row] = h
 
 
+@kernel(fastmath={"reassoc", "contract"})
+def _squares(values):  # type: ignore[no-untyped-def]
+    total = 0.0
+    for i in range(len(values)):
+        total += np.float64(values[i]) * np.float64(values[i])
+    return total
+
+
+@kernel(fastmath={"reassoc", "contract"})
+def _squares_bfloat16(bits):  # type: ignore[no-untyped-def]
+    total = 0.0
+    for i in range(len(bits)):
+        value = np.float64(np.int32(np.int32(bits[i]) << np.int32(16)).view(np.float32))
+        total += value * value
+    return total
+
+
 @kernel()
-def count_changed(before, after, rows, count):  # type: ignore[no-untyped-def]
-    """Number of values of some rows whose bits differ.
+def compare(before, after, values, changed, norm):  # type: ignore[no-untyped-def]
+    """Find rows that differ, and add up squares, in one pass over the memory.
 
     Args:
-        before: [any, n] signed integers.
+        before: [rows, n] signed integers, bits of floats.
         after: the same.
-        rows: [k] int64, which of them.
-        count: [k] int64, written.
+        values: [rows, n] float32 or float64, those of `before`.
+        changed: [rows] bool, set where a bit differs.
+        norm: [rows] float64, to which the squares of `values` are added.
     """
-    for k in range(len(rows)):
-        x, y = before[rows[k]], after[rows[k]]
-        changed = np.int32(0)
-        for i in range(len(x)):
-            changed += np.int32(x[i] != y[i])
-        count[k] = changed
-
-
-@kernel(fastmath={"reassoc", "contract"})
-def squared_norms(values, total):  # type: ignore[no-untyped-def]
-    """Sum of squares of each row; values [rows, n] float32 or float64, total [rows] float64, written."""
-    for row in range(len(values)):
-        x = values[row]
-        squares = 0.0
-        for i in range(len(x)):
-            squares += np.float64(x[i]) * np.float64(x[i])
-        total[row] = squares
-
-
-@kernel(fastmath={"reassoc", "contract"})
-def squared_norms_bfloat16(bits, total):  # type: ignore[no-untyped-def]
-    """Sum of squares of each row of bfloat16; bits [rows, n] int16, total [rows] float64, written."""
-    for row in range(len(bits)):
-        x = bits[row]
-        squares = 0.0
-        for i in range(len(x)):
-            value = np.float64(np.int32(np.int32(x[i]) << np.int32(16)).view(np.float32))
-            squares += value * value
-        total[row] = squares
-
-
-@kernel(fastmath={"reassoc", "contract"})
-def squared_moves(before, after, total):  # type: ignore[no-untyped-def]
-    """Sum of squares of after - before; both [rows, n] float32 or float64, total [rows] float64, written."""
+    n = before.shape[1]
     for row in range(len(before)):
-        x, y = before[row], after[row]
-        squares = 0.0
-        for i in range(len(x)):
-            move = np.float64(y[i]) - np.float64(x[i])
-            squares += move * move
-        total[row] = squares
+        differs, total = changed[row], norm[row]
+        for start in range(0, n, _SEGMENT):
+            stop = start + _SEGMENT
+            if not differs:
+                differs = _differ(before[row, start:stop], after[row, start:stop])
+            total += _squares(values[row, start:stop])
+        changed[row], norm[row] = differs, total
+
+
+@kernel()
+def compare_bfloat16(before, after, changed, norm):  # type: ignore[no-untyped-def]
+    """`compare` for bits of bfloat16."""
+    n = before.shape[1]
+    for row in range(len(before)):
+        differs, total = changed[row], norm[row]
+        for start in range(0, n, _SEGMENT):
+            stop = start + _SEGMENT
+            if not differs:
+                differs = _differ(before[row, start:stop], after[row, start:stop])
+            total += _squares_bfloat16(before[row, start:stop])
+        changed[row], norm[row] = differs, total
+
+
+@kernel()
+def _count(x, y):  # type: ignore[no-untyped-def]
+    changed = np.int32(0)
+    for i in range(len(x)):
+        changed += np.int32(x[i] != y[i])
+    return changed
+
+
+@kernel(fastmath={"reassoc", "contract"})
+def _moves(x, y):  # type: ignore[no-untyped-def]
+    total = 0.0
+    for i in range(len(x)):
+        move = np.float64(y[i]) - np.float64(x[i])
+        total += move * move
+    return total
+
+
+@kernel(fastmath={"reassoc", "contract"})
+def _moves_bfloat16(x, y):  # type: ignore[no-untyped-def]
+    total = 0.0
+    for i in range(len(x)):
+        old = np.float64(np.int32(np.int32(x[i]) << np.int32(16)).view(np.float32))
+        move = np.float64(np.int32(np.int32(y[i]) << np.int32(16)).view(np.float32)) - old
+        total += move * move
+    return total
+
+
+@kernel()
+def moves(before, after, old, new, rows, count, shift):  # type: ignore[no-untyped-def]
+    """How many values of some rows moved, and how far.
+
+    Args:
+        before: [any, n] signed integers, bits of floats.
+        after: the same.
+        old: [any, n] float32 or float64, the values of `before`.
+        new: the same of `after`.
+        rows: [k] int64, which of them.
+        count: [k] int64, to which the number of values whose bits differ is added.
+        shift: [k] float64, to which the squares of `new - old` are added.
+    """
+    n = before.shape[1]
+    for k in range(len(rows)):
+        row = rows[k]
+        for start in range(0, n, _SEGMENT):
+            stop = start + _SEGMENT
+            count[k] += _count(before[row, start:stop], after[row, start:stop])
+            shift[k] += _moves(old[row, start:stop], new[row, start:stop])
+
+
+@kernel()
+def moves_bfloat16(before, after, rows, count, shift):  # type: ignore[no-untyped-def]
+    """`moves` for bits of bfloat16."""
+    n = before.shape[1]
+    for k in range(len(rows)):
+        row = rows[k]
+        for start in range(0, n, _SEGMENT):
+            x, y = before[row, start : start + _SEGMENT], after[row, start : start + _SEGMENT]
+            count[k] += _count(x, y)
+            shift[k] += _moves_bfloat16(x, y)

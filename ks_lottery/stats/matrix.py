@@ -178,6 +178,8 @@ class _Search:
             if keys:
                 self._walk(keys, np.array([[len(side)] for side in keys]), np.zeros(1, dtype=self._number))
             return self._largest
+        if self._intake.integer.itemsize == 2 and self._number == np.int64:
+            return intake.counts.peak(*self._weights)  # a bin holds one key
         zero = np.zeros(1, dtype=np.int64)
         pending = [self._open(intake.counts.bins, intake.counts.totals(), zero, zero.astype(self._number))]
         while pending:
@@ -205,11 +207,11 @@ class _Search:
         """
         steps = self._weighted(counts[0], 0) - self._weighted(counts[1], 1)
         ends = np.cumsum(steps)
-        ends = ends + np.repeat(base - (ends - steps)[first], np.diff(first, append=len(bins)))
+        if len(first) > 1 or base[0]:
+            ends += np.repeat(base - (ends - steps)[first], np.diff(first, append=len(bins)))
         self._largest = max(self._largest, int(ends.max()), -int(ends.min()))
-        every = OpenBins(bins, np.arange(len(bins)), ends - steps, counts)
-        mixed = (counts[0] > 0) & (counts[1] > 0) & (bins.width_bits > 0)
-        return every[np.flatnonzero(mixed & (self._potential(every) > self._largest))]
+        mixed = np.flatnonzero((bins.width_bits > 0) & (counts[0] > 0) & (counts[1] > 0))
+        return self._still_open(OpenBins(bins, mixed, (ends - steps)[mixed], counts[:, mixed]))
 
     def _still_open(self, group: OpenBins) -> OpenBins:
         return group[self._potential(group) > self._largest]

@@ -200,13 +200,24 @@ class BinCounts:
             if found:
                 np.add.at(self._taken[side], full[:found], TAKEN)
 
+    def peak(self, x_step: int, y_step: int) -> int:
+        """Largest absolute height at the edges of bins, when no thread is counting.
+
+        Args:
+            x_step: by how much a value of the first sample raises the height.
+            y_step: by how much a value of the second lowers it.
+        """
+        if not self._tables:
+            return 0
+        return int(kernels().peak(self._taken, np.stack(self._tables), x_step, y_step))
+
     def totals(self) -> NDArray[np.int64]:
         """[2, bins] the two samples' counts, when no thread is counting."""
-        totals = self._taken.copy()
+        totals = self._taken[:, :-1].copy()
         for table in self._tables:
-            totals[0] += table & np.uint32(0xFFFF)
-            totals[1] += table >> np.uint32(16)
-        return totals[:, :-1]
+            totals[0] += table[:-1] & np.uint32(0xFFFF)
+            totals[1] += table[:-1] >> np.uint32(16)
+        return totals
 
 
 class Intake:

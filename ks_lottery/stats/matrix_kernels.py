@@ -23,13 +23,14 @@ class Kernels:
     sift: Callable[..., int]
     pick: Callable[..., int]
     walk: Callable[..., int]
+    peak: Callable[..., int]
 
 
 @lru_cache(maxsize=1)
 def kernels() -> Kernels:
     """The compiled kernels, or numpy's where nothing can be compiled."""
     if can_compile():
-        return Kernels(*(kernel()(loop) for loop in (_screen, _count_uncut, _count, _sift, _pick, _walk)))
+        return Kernels(*(kernel()(loop) for loop in (_screen, _count_uncut, _count, _sift, _pick, _walk, _peak)))
     return VECTORISED
 
 
@@ -167,6 +168,27 @@ def _walk(x, y, x_ends, y_ends, base, x_step, y_step):  # type: ignore[no-untype
     return largest
 
 
+def _peak(taken, tables, x_step, y_step):  # type: ignore[no-untyped-def]
+    """Largest absolute height at the edges of bins.
+
+    Args:
+        taken: [2, bins] int64, the part of both samples' counts that all threads share.
+        tables: [threads, bins] uint32, the other part: the first sample in the lower 16 bits.
+        x_step: by how much a value of the first sample raises the height.
+        y_step: by how much a value of the second lowers it.
+    """
+    height = largest = np.int64(0)
+    for bin_ in range(taken.shape[1]):
+        x, y = taken[0, bin_], taken[1, bin_]
+        for thread in range(len(tables)):
+            count = np.int64(tables[thread, bin_])
+            x += count & 0xFFFF
+            y += count >> 16
+        height += x_step * x - y_step * y
+        largest = max(largest, abs(height))
+    return largest
+
+
 def _located(values, magnitude, shift, table, depth):  # type: ignore[no-untyped-def]
     """Keys of values, and their bins."""
     value = values.astype(np.int64)
@@ -242,6 +264,18 @@ def _walk_vectorised(x, y, x_ends, y_ends, base, x_step, y_step):  # type: ignor
     return largest
 
 
+def _peak_vectorised(taken, tables, x_step, y_step):  # type: ignore[no-untyped-def]
+    x = taken[0] + (tables & np.uint32(0xFFFF)).sum(axis=0, dtype=np.int64)
+    y = taken[1] + (tables >> np.uint32(16)).sum(axis=0, dtype=np.int64)
+    return int(np.abs(np.cumsum(x_step * x - y_step * y)).max())
+
+
 VECTORISED = Kernels(
-    _screen_vectorised, _count_uncut_vectorised, _count_vectorised, _sift_vectorised, _pick_vectorised, _walk_vectorised
+    _screen_vectorised,
+    _count_uncut_vectorised,
+    _count_vectorised,
+    _sift_vectorised,
+    _pick_vectorised,
+    _walk_vectorised,
+    _peak_vectorised,
 )

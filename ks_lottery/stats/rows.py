@@ -16,7 +16,7 @@ from ks_lottery.stats.floats import FORMATS, FloatBits
 from ks_lottery.stats.jit import can_compile, worker_count
 from ks_lottery.stats.matrix import matrix_statistic
 
-_BLOCK_BYTES = 2**20  # of one side: what a thread compares at once
+_BLOCK_BYTES = 2**20  # of one side: what a thread compares at once, so that it is in the cache when it is sorted
 _SORT_BYTES = 2**19  # of one side: what stays in the cache while it is packed, sorted and climbed
 _MOST_SORTED_BYTES = 2**22  # of one side of a row: larger ones are not sorted as a whole
 _BLOCKS_SORTED_AFTER_FAILURE = 15
@@ -36,7 +36,12 @@ def kernels() -> ModuleType:
 
 
 def for_each_block(
-    before: FloatBits, work: Callable[["RowSorter", slice], None], name: str, first_row: int, threads: int | None
+    before: FloatBits,
+    work: Callable[["RowSorter", slice], None],
+    name: str,
+    first_row: int,
+    threads: int | None,
+    block_bytes: int | None = None,
 ) -> None:
     """Call `work` for blocks of rows that together are all of them, on several threads.
 
@@ -46,9 +51,10 @@ def for_each_block(
         name: what the rows belong to, for error messages.
         first_row: number of the first row, for error messages.
         threads: how many; one per processor, at most 8, if None.
+        block_bytes: of a block, one row at least; 1 MiB if None.
     """
     n = before.shape[1]
-    rows = max(1, _BLOCK_BYTES // (n * before.array.itemsize))
+    rows = max(1, (block_bytes or _BLOCK_BYTES) // (n * before.array.itemsize))
     starts = range(0, len(before), rows)
     most = worker_count(threads)
     workers = min(most, len(starts), max(1, before.array.size // _VALUES_PER_THREAD))

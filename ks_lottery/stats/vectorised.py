@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Integers = NDArray[Any]
+Floats = NDArray[np.floating]
 
 
 def screen(
@@ -56,21 +57,45 @@ def climb(before: Integers, after: Integers, exponent: Integers, statistic: NDAr
     statistic[(ends >= exponent).any(axis=1)] = -1
 
 
-def count_changed(before: Integers, after: Integers, rows: NDArray[np.int64], count: NDArray[np.int64]) -> None:
-    """Number of values of some rows whose bits differ; as `compiled.count_changed`."""
-    count[:] = (before[rows] != after[rows]).sum(axis=1)
+def compare(
+    before: Integers, after: Integers, values: Floats, changed: NDArray[np.bool_], norm: NDArray[np.float64]
+) -> None:
+    """Find rows that differ, and add up squares; as `compiled.compare`, up to the order of the additions."""
+    changed |= (before != after).any(axis=1)
+    norm += np.square(values, dtype=np.float64).sum(axis=1)
 
 
-def squared_norms(values: NDArray[np.floating], total: NDArray[np.float64]) -> None:
-    """Sum of squares of each row; as `compiled.squared_norms`, up to the order of the additions."""
-    total[:] = np.square(values, dtype=np.float64).sum(axis=1)
+def compare_bfloat16(before: Integers, after: Integers, changed: NDArray[np.bool_], norm: NDArray[np.float64]) -> None:
+    """As `compiled.compare_bfloat16`, up to the order of the additions."""
+    compare(before, after, _widened(before), changed, norm)
 
 
-def squared_norms_bfloat16(bits: Integers, total: NDArray[np.float64]) -> None:
-    """Sum of squares of each row of bfloat16; as `compiled.squared_norms_bfloat16`, up to the order of additions."""
-    squared_norms((bits.astype(np.int32) << 16).view(np.float32), total)
+def moves(
+    before: Integers,
+    after: Integers,
+    old: Floats,
+    new: Floats,
+    rows: NDArray[np.int64],
+    count: NDArray[np.int64],
+    shift: NDArray[np.float64],
+) -> None:
+    """How many values of some rows moved, and how far; as `compiled.moves`, up to the order of the additions."""
+    count += (before[rows] != after[rows]).sum(axis=1)
+    shift += np.square(np.subtract(new[rows], old[rows], dtype=np.float64)).sum(axis=1)
 
 
-def squared_moves(before: NDArray[np.floating], after: NDArray[np.floating], total: NDArray[np.float64]) -> None:
-    """Sum of squares of after - before; as `compiled.squared_moves`, up to the order of the additions."""
-    total[:] = np.square(np.subtract(after, before, dtype=np.float64)).sum(axis=1)
+def moves_bfloat16(
+    before: Integers,
+    after: Integers,
+    rows: NDArray[np.int64],
+    count: NDArray[np.int64],
+    shift: NDArray[np.float64],
+) -> None:
+    """As `compiled.moves_bfloat16`, up to the order of the additions."""
+    x, y = before[rows], after[rows]
+    moves(x, y, _widened(x), _widened(y), np.arange(len(rows)), count, shift)
+
+
+def _widened(bits: Integers) -> NDArray[np.float32]:
+    """Values of bits of bfloat16."""
+    return (bits.astype(np.int32) << 16).view(np.float32)
