@@ -4,15 +4,19 @@ import re
 import shlex
 from pathlib import Path
 
+import classification_data
+import classification_options
+import classify
 import pytest
 import torch
+import translate
+import translation_data
+import translation_options
+import translation_ticket
 import typer
+from accelerate.commands.launch import launch_command_parser
 from options import parse_options
 from transformers import TrainingArguments
-from translate import RunArguments
-from translation_data import DataArguments
-from translation_options import EvaluationArguments, ModelArguments, TuningArguments
-from translation_ticket import TicketArguments
 
 from ks_lottery.cli.app import app
 from ks_lottery.finders.base import FINDERS, finder
@@ -24,7 +28,30 @@ from tests.tiny_models import shifted, tiny_llama
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 COMMANDS = ("accelerate launch ", "make ", "ks-lottery ")
-OPTIONS = (ModelArguments, DataArguments, TicketArguments, TuningArguments, EvaluationArguments, RunArguments)
+RECIPES: dict[str, tuple[tuple[type, ...], tuple[str, ...]]] = {
+    "recipes/translate.py": (
+        (
+            translation_options.ModelArguments,
+            translation_data.DataArguments,
+            translation_ticket.TicketArguments,
+            translation_options.TuningArguments,
+            translation_options.EvaluationArguments,
+            translate.RunArguments,
+        ),
+        ("pocket.yaml", "quick.yaml"),
+    ),
+    "recipes/classify.py": (
+        (
+            classification_options.ModelArguments,
+            classification_data.DataArguments,
+            classification_options.TicketArguments,
+            classification_options.TuningArguments,
+            classification_options.EvaluationArguments,
+            classify.RunArguments,
+        ),
+        ("classify.yaml",),
+    ),
+}
 
 
 def blocks(document: Path, language: str) -> list[str]:
@@ -33,7 +60,8 @@ def blocks(document: Path, language: str) -> list[str]:
 
 def commands(document: Path) -> list[str]:
     text = document.read_text(encoding="utf-8").replace("\\\n", " ")
-    return [line.strip() for line in text.splitlines() if line.strip().startswith(COMMANDS)]
+    lines = (re.sub(r"^\s*([A-Z_]+=\S+ )*", "", line) for line in text.splitlines())
+    return [line.strip() for line in lines if line.startswith(COMMANDS)]
 
 
 @pytest.fixture
@@ -105,11 +133,16 @@ def test_commands_parse(document: Path) -> None:
             with program.make_context("ks-lottery", words[1:2]) as context:
                 program.commands[words[1]].make_context(words[1], words[2:], parent=context)
             continue
-        script = next(index for index, word in enumerate(words) if word.endswith(".py"))
-        assert words[script] == "recipes/translate.py", command
-        arguments = [str(ROOT / word) if word.endswith(".yaml") else word for word in words[script + 1 :]]
-        arguments = [value for value in arguments if value != "..."]
-        assert len(parse_options(OPTIONS, arguments, "pocket.yaml", "quick.yaml")) == len(OPTIONS)
+        launched = launch_command_parser().parse_args(words[2:])
+        if launched.training_script == "train.py":  # the reader's own
+            continue
+        options, configurations = RECIPES[launched.training_script]
+        arguments = [
+            str(ROOT / word) if word.endswith(".yaml") else word
+            for word in launched.training_script_args
+            if word != "..."
+        ]
+        assert len(parse_options(options, arguments, *configurations)) == len(options)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
