@@ -30,7 +30,6 @@ from pocket.corpus import load_split
 
 from ks_lottery.checkpoints.inventory import pair_tensors
 from ks_lottery.checkpoints.reader import open_checkpoint
-from ks_lottery.stats.bound import settled_below
 from ks_lottery.stats.floats import FloatBits, bits_of
 from ks_lottery.stats.kolmogorov import two_sample_statistic
 from ks_lottery.stats.pvalues import critical_statistic
@@ -42,7 +41,6 @@ LENGTHS = (896, 4096)
 LEVELS = {"alpha = 0.05": 0.05, "Bonferroni over 32,000": 0.05 / 32_000}
 MOST_VALUES = 2**23
 SETTLED = -1
-SORT_ONLY = 15  # blocks
 Pair = tuple[torch.Tensor, torch.Tensor]
 
 
@@ -137,27 +135,15 @@ def compare(before: FloatBits, after: FloatBits, repeats: int) -> str:
 
 
 def settled_first(before: FloatBits, after: FloatBits, h_crit: int) -> NDArray[np.int64]:
-    """The statistic of every row that cannot be settled below `h_crit`, and `SETTLED` of the others; one thread.
-
-    Where less than half of a block is settled, counting costs more than it saves, and the next blocks are sorted.
-    """
+    """The statistic of every row that cannot be settled below `h_crit`, and `SETTLED` of the others; one thread."""
     statistic = np.zeros(len(before), dtype=np.int64)
-    sort_only = 0
 
     def work(sorter: RowSorter, block: slice) -> None:
-        nonlocal sort_only
         old, new = before.array[block], after.array[block]
         rows = sorter.changed(old, new, block.start)
-        if sort_only:
-            sort_only -= 1
-        elif len(rows):
-            every = len(rows) == len(old)
-            sides = [FloatBits(side if every else side[rows], before.dtype) for side in (old, new)]
-            below = settled_below(*sides, h_crit)
-            statistic[block][rows[below]] = SETTLED
-            sort_only = 0 if 2 * below.sum() >= len(rows) else SORT_ONLY
-            rows = rows[~below]
-        statistic[block][rows] = sorter.statistic(old, new, rows, block.start)
+        undecided = sorter.undecided(old, new, rows, h_crit)
+        statistic[block][rows] = SETTLED
+        statistic[block][undecided] = sorter.statistic(old, new, undecided, block.start)
 
     for_each_block(before, work, "rows", 0, threads=1)
     return statistic

@@ -8,7 +8,7 @@ import numpy as np
 
 from ks_lottery.stats.jit import can_compile, kernel
 
-BLOCK = 2**15  # values that a loop takes at once: 16 bits hold a count below 2**15, and all of them
+BLOCK = 2**17  # values that a loop takes at once: few enough for the cache, enough to keep threads apart
 TAKEN = 2**15  # what is taken out of a count when it is reached
 WIDTH_BITS, WIDTH = np.uint32(6), np.uint32(63)
 
@@ -208,12 +208,16 @@ def _screen_vectorised(x, y, exponent):  # type: ignore[no-untyped-def]
 
 
 def _count_bins(bins, counts, step, full):  # type: ignore[no-untyped-def]
-    np.add.at(counts, bins, step)
     limit = step << np.uint32(15)
-    over = np.unique(bins[(counts[bins] & limit) != 0])
-    counts[over] ^= limit
-    full[: len(over)] = over
-    return len(over)
+    found = 0
+    for start in range(0, len(bins), TAKEN):  # 16 bits hold a count below 2**15, and so many more
+        some = bins[start : start + TAKEN]
+        np.add.at(counts, some, step)
+        over = np.unique(some[(counts[some] & limit) != 0])
+        counts[over] ^= limit
+        full[found : found + len(over)] = over
+        found += len(over)
+    return found
 
 
 def _count_uncut_vectorised(values, magnitude, shift, counts, step, full):  # type: ignore[no-untyped-def]
