@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     import torch
 
 _SUMMED_VALUES = 2**18  # of one row, so that float32 copies of float16 stay small
-_UNSORTED_BLOCK_BYTES = 2**22  # of one side: what a thread compares at once where nothing is sorted
 _GPU_CHUNK_VALUES = 2**21  # float64 copies of both sides stay below 64 MiB
 
 
@@ -100,7 +99,7 @@ def compare_rows(
     def work(sorter: RowSorter, block: slice) -> None:
         _compare_block(block_of(x, block), block_of(y, block), x.dtype, sorter, block, at_least, result)
 
-    for_each_block(x, work, name, first_row, threads, None if statistic else _UNSORTED_BLOCK_BYTES)
+    for_each_block(x, work, name, first_row, threads)
     return result
 
 

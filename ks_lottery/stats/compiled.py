@@ -8,7 +8,7 @@ import numpy as np
 
 from ks_lottery.stats.jit import kernel
 
-_PEEK, _SEGMENT = 32, 512  # a row that changed is found out by a look at its first values, as a rule
+_PEEK, _SEGMENT = 8, 512  # a row that changed is found out by a look at its first values, as a rule
 _BLOCK, _PART, _SAMPLES = 256, 32, 64
 
 
@@ -21,40 +21,37 @@ def _differ(x, y):  # type: ignore[no-untyped-def]
 
 
 @kernel()
-def _any_beyond(x, exponent):  # type: ignore[no-untyped-def]
-    """Whether some exponent has all bits set: NaN or infinity."""
-    hit = np.int8(0)
+def _look(x, y, exponent, lowest):  # type: ignore[no-untyped-def]
+    """Whether two runs of words differ; and a word whose signs are set where an exponent in `x` has all bits set."""
+    bits, over = x[0] ^ x[0], x[0] ^ x[0]
     for i in range(len(x)):
-        hit |= np.int8((x[i] & exponent) == exponent)
-    return hit != 0
+        bits |= x[i] ^ y[i]
+        over |= (x[i] & exponent) + lowest
+    return bits != 0, over
 
 
 @kernel()
-def screen(before, after, exponent, changed, finite):  # type: ignore[no-untyped-def]
+def screen(before, after, masks, changed, finite):  # type: ignore[no-untyped-def]
     """Find rows that differ, and whether the others are finite.
 
     Args:
-        before: [rows, n] signed integers, bits of floats.
+        before: [rows, w] signed integers, words of one or more floats.
         after: the same.
-        exponent: [1] of the same dtype, the exponent bits.
+        masks: [3] of the same dtype: the exponent bits of all floats in a word, the lowest of these bits, the signs.
         changed: [rows] bool, written.
         finite: [rows] bool, written; True for changed rows, which are looked at when they are sorted.
     """
-    n = before.shape[1]
-    mask = exponent[0]
+    exponent, lowest, signs = masks[0], masks[1], masks[2]
     for row in range(len(before)):
-        changed[row] = _differ(before[row, :_PEEK], after[row, :_PEEK])
-        finite[row] = True
-        if changed[row]:
-            continue
-        for start in range(0, n, _SEGMENT):
-            x = before[row, start : start + _SEGMENT]
-            if _differ(x, after[row, start : start + _SEGMENT]):
-                changed[row] = True
-                finite[row] = True
+        differs, over = _differ(before[row, :_PEEK], after[row, :_PEEK]), exponent ^ exponent
+        for start in range(0, before.shape[1], _SEGMENT):
+            if differs:
                 break
-            if _any_beyond(x, mask):
-                finite[row] = False
+            stop = start + _SEGMENT
+            differs, found = _look(before[row, start:stop], after[row, start:stop], exponent, lowest)
+            over |= found
+        changed[row] = differs
+        finite[row] = differs or (over & signs) == 0
 
 
 @kernel()

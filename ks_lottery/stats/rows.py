@@ -16,7 +16,8 @@ from ks_lottery.stats.floats import FORMATS, FloatBits
 from ks_lottery.stats.jit import can_compile, worker_count
 from ks_lottery.stats.matrix import matrix_statistic
 
-_BLOCK_BYTES = 2**20  # of one side: what a thread compares at once, so that it is in the cache when it is sorted
+_BLOCK_BYTES = 2**20  # of one side: the least that a thread compares at once
+_MOST_BLOCK_BYTES = 2**23  # the most; larger blocks keep threads from waiting for each other
 _SORT_BYTES = 2**19  # of one side: what stays in the cache while it is packed, sorted and climbed
 _MOST_SORTED_BYTES = 2**22  # of one side of a row: larger ones are not sorted as a whole
 _BLOCKS_SORTED_AFTER_FAILURE = 15
@@ -41,7 +42,6 @@ def for_each_block(
     name: str,
     first_row: int,
     threads: int | None,
-    block_bytes: int | None = None,
 ) -> None:
     """Call `work` for blocks of rows that together are all of them, on several threads.
 
@@ -51,12 +51,14 @@ def for_each_block(
         name: what the rows belong to, for error messages.
         first_row: number of the first row, for error messages.
         threads: how many; one per processor, at most 8, if None.
-        block_bytes: of a block, one row at least; 1 MiB if None.
     """
     n = before.shape[1]
-    rows = max(1, (block_bytes or _BLOCK_BYTES) // (n * before.array.itemsize))
-    starts = range(0, len(before), rows)
     most = worker_count(threads)
+    # Rows that are not contiguous are copied, block by block.
+    shared = before.array.nbytes // (4 * most) if before.array.flags.c_contiguous else 0
+    block_bytes = min(max(shared, _BLOCK_BYTES), _MOST_BLOCK_BYTES)
+    rows = max(1, block_bytes // max(1, n * before.array.itemsize))
+    starts = range(0, len(before), rows)
     workers = min(most, len(starts), max(1, before.array.size // _VALUES_PER_THREAD))
 
     def some(mine: range) -> None:
@@ -79,6 +81,23 @@ def block_of(bits: FloatBits, block: slice) -> NDArray[Any]:
     rows = np.ascontiguousarray(bits.array[block]).view()
     rows.flags.writeable = False
     return rows
+
+
+def as_words(before: NDArray[Any], after: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """[rows, n] bits of both sides as [rows, w] int64 where rows consist of such, else as they are."""
+    whole = before.shape[1] * before.itemsize % 8 == 0
+    if whole and all(side.ctypes.data % 8 == 0 for side in (before, after)):
+        return before.view(np.int64), after.view(np.int64)
+    return before, after
+
+
+@lru_cache(maxsize=16)
+def word_masks(dtype: str, word: str) -> NDArray[Any]:
+    """What `compiled.screen` takes: [3] masks of the floats of a dtype in a word, which is an integer type's name."""
+    width, exponent = np.iinfo(FORMATS[dtype].integer).bits, FORMATS[dtype].exponent
+    every = sum(1 << place for place in range(0, np.iinfo(word).bits, width))
+    masks = [exponent * every, (exponent & -exponent) * every, every << (width - 1)]
+    return np.array(masks, dtype=f"u{np.dtype(word).name}").view(word)
 
 
 class RowSorter:
@@ -119,7 +138,8 @@ class RowSorter:
             UnitError: if an unchanged row holds NaN or infinity.
         """
         differs, finite = np.empty(len(before), dtype=bool), np.empty(len(before), dtype=bool)
-        kernels().screen(before, after, self._exponent, differs, finite)
+        x, y = as_words(before, after)
+        kernels().screen(x, y, word_masks(self._dtype, x.dtype.name), differs, finite)
         if not finite.all():
             self.require_finite(before, start, "before")
         return np.flatnonzero(differs)

@@ -10,13 +10,14 @@ Floats = NDArray[np.floating]
 
 
 def screen(
-    before: Integers, after: Integers, exponent: Integers, changed: NDArray[np.bool_], finite: NDArray[np.bool_]
+    before: Integers, after: Integers, masks: Integers, changed: NDArray[np.bool_], finite: NDArray[np.bool_]
 ) -> None:
     """Find rows that differ, and whether the others are finite; as `compiled.screen`."""
+    exponent, lowest, signs = masks
     changed[:] = (before != after).any(axis=1)
     finite[:] = True
     same = ~changed
-    finite[same] = ((before[same] & exponent) != exponent).all(axis=1)
+    finite[same] = ((((before[same] & exponent) + lowest) & signs) == 0).all(axis=1)
 
 
 def pack(

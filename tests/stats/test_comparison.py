@@ -109,7 +109,7 @@ def test_pieces_are_joined_in_order():
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("at_least", [1, 5, 12, 40, 71])
 def test_a_threshold_keeps_every_statistic_that_reaches_it(dtype, at_least, monkeypatch):
-    monkeypatch.setattr("ks_lottery.stats.rows._BLOCK_BYTES", 2000)
+    monkeypatch.setattr("ks_lottery.stats.rows._MOST_BLOCK_BYTES", 2000)
     before, after = a_pair(dtype)
     generator = torch.Generator().manual_seed(6)
     after[::2] += (torch.randn(30, 1, generator=generator, dtype=torch.float64) * 0.5).to(dtype)
@@ -129,7 +129,7 @@ def test_where_little_is_settled_the_next_blocks_are_sorted(monkeypatch):
     calls = []
     settle = rows.settled_below
     monkeypatch.setattr(rows, "settled_below", lambda *sides: calls.append(len(sides[0])) or settle(*sides))
-    monkeypatch.setattr(rows, "_BLOCK_BYTES", 4 * 64 * 10)
+    monkeypatch.setattr(rows, "_MOST_BLOCK_BYTES", 4 * 64 * 10)
     before = np.random.default_rng(0).normal(size=(400, 64)).astype(np.float32)
     assert compare_rows(before, before + 9, at_least=20, threads=1).statistic.tolist() == [64] * 400
     assert calls == [10, 10, 10]

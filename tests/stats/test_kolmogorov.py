@@ -129,7 +129,7 @@ def test_chunks_do_not_show(monkeypatch):
     assert (whole[1::3] == 0).all()
     assert (whole[::3] > 0).all()
     for block_bytes in (1, 33 * 4 * 7, 33 * 4 * 50):
-        monkeypatch.setattr(rows, "_BLOCK_BYTES", block_bytes)
+        monkeypatch.setattr(rows, "_MOST_BLOCK_BYTES", block_bytes)
         assert torch.equal(whole, two_sample_statistic(before, after))
 
 
@@ -171,7 +171,7 @@ def test_at_most_64_mib_beyond_the_inputs(dtype, shape):
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 @pytest.mark.parametrize("side", ["before", "after", "both"])
 def test_non_finite_values_are_refused_with_the_row(dtype, value, side, monkeypatch):
-    monkeypatch.setattr(rows, "_BLOCK_BYTES", 40)
+    monkeypatch.setattr(rows, "_MOST_BLOCK_BYTES", 40)
     before, after = torch.ones(2, 9, 10, dtype=dtype)
     if side != "after":
         before[7, 4] = value

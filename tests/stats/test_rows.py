@@ -1,3 +1,4 @@
+import itertools
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from scipy.stats import ks_2samp
 from ks_lottery.stats import compiled, rows, vectorised
 from ks_lottery.stats.floats import FORMATS, FloatBits, bits_of
 from ks_lottery.stats.kolmogorov import two_sample_statistic
+from ks_lottery.stats.rows import as_words, word_masks
 
 TINY = np.float32(1e-45)
 
@@ -80,9 +82,10 @@ def same_integers(before: np.ndarray, after: np.ndarray, dtype: str) -> None:
     exponent = np.array([FORMATS[dtype].exponent], dtype=integer)
     magnitude = np.array([np.iinfo(integer).max], dtype=integer)
     results = []
-    for run in (compiled, vectorised):
+    for run, words in itertools.product((compiled, vectorised), (True, False)):
         changed, finite = np.empty(len(before), dtype=bool), np.empty(len(before), dtype=bool)
-        run.screen(before, after, exponent, changed, finite)
+        screened = as_words(before, after) if words else (before, after)
+        run.screen(*screened, word_masks(dtype, screened[0].dtype.name), changed, finite)
         chosen = np.flatnonzero(changed)
         keys = [np.empty((len(chosen), before.shape[1]), dtype=integer) for _ in range(2)]
         run.pack(before, after, chosen, magnitude, *keys)
@@ -92,8 +95,9 @@ def same_integers(before: np.ndarray, after: np.ndarray, dtype: str) -> None:
         statistic = np.empty(len(chosen), dtype=np.int64)
         run.climb(*keys, exponent, statistic)
         results.append([changed, finite, *packed, statistic])
-    for one, other in zip(*results, strict=True):
-        np.testing.assert_array_equal(one, other)
+    for found in zip(*results, strict=True):
+        for other in found[1:]:
+            np.testing.assert_array_equal(found[0], other)
     assert np.array_equal(results[0][2], FloatBits(before, dtype).keys()[results[0][0]])
 
 
@@ -145,7 +149,7 @@ def test_without_numba_the_integers_are_the_same():
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 8])
 def test_threads_do_not_show(threads, monkeypatch):
-    monkeypatch.setattr(rows, "_BLOCK_BYTES", 4 * 100 * 7)
+    monkeypatch.setattr(rows, "_MOST_BLOCK_BYTES", 4 * 100 * 7)
     monkeypatch.setattr(rows, "_SORT_BYTES", 4 * 100 * 3)
     monkeypatch.setattr(rows, "_VALUES_PER_THREAD", 1)
     generator = np.random.default_rng(3)
@@ -156,7 +160,7 @@ def test_threads_do_not_show(threads, monkeypatch):
 
 
 def test_an_error_of_a_thread_reaches_the_caller(monkeypatch):
-    monkeypatch.setattr(rows, "_BLOCK_BYTES", 64)
+    monkeypatch.setattr(rows, "_MOST_BLOCK_BYTES", 64)
     monkeypatch.setattr(rows, "_VALUES_PER_THREAD", 1)
     before = np.ones((40, 16), dtype=np.float32)
     before[37, 2] = np.nan
