@@ -55,7 +55,7 @@ def for_each_block(
     n = before.shape[1]
     most = worker_count(threads)
     # Rows that are not contiguous are copied, block by block.
-    shared = before.array.nbytes // (4 * most) if before.array.flags.c_contiguous else 0
+    shared = before.array.nbytes // (1 if most == 1 else 4 * most) if before.array.flags.c_contiguous else 0
     block_bytes = min(max(shared, _BLOCK_BYTES), _MOST_BLOCK_BYTES)
     rows = max(1, block_bytes // max(1, n * before.array.itemsize))
     starts = range(0, len(before), rows)
