@@ -104,8 +104,9 @@ def read_rows(checkpoint: Checkpoint, parameter: str, rows: np.ndarray) -> Tenso
 
 
 def _require_same(after: Checkpoint, parameter: str, ticket: Ticket) -> None:
-    if TOKEN_GROUPS & set(ticket.selections) and after.tied != ("tied" in ticket.selections):
-        state = "ties" if after.tied else "does not tie"
+    tied = after.tied and after.layout().task_head is None
+    if TOKEN_GROUPS & set(ticket.selections) and tied != ("tied" in ticket.selections):
+        state = "ties" if tied else "does not tie"
         raise AdapterError(
             f"after = {after.name!r} {state} its embeddings, unlike the model that the ticket was found on. Transfer "
             "from the probe that started from the ticket's base model."

@@ -21,12 +21,15 @@ class Architecture:
         output_head: [V, d] parameter that turns hidden states into logits of tokens; empty if there is none.
         stored_names: parts of names in checkpoint files that differ from the live model's: regular expression to
             replacement, applied in order.
+        stored_apart: regular expression; tensors in files whose names it matches are parts of parameters that the live
+            model fuses, such as the matrices of single experts. Empty if there are none.
         stacks: where the transformer blocks are and what they consist of; needed by all units but token rows.
     """
 
     input_embedding: str
     output_head: str
     stored_names: Mapping[str, str] = field(default_factory=dict)
+    stored_apart: str = field(default="", kw_only=True)
     stacks: tuple[Stack, ...] = ()
 
 
@@ -118,7 +121,11 @@ _ARCHITECTURES: dict[str, Architecture] = {
     **dict.fromkeys(
         ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "smollm3"), _decoder(_SELF, _GATED)
     ),
-    "mixtral": _decoder(_SELF, _EXPERTS),
+    "mixtral": replace(
+        _decoder(_SELF, _EXPERTS),
+        stored_names={r"\.block_sparse_moe\.gate\.": ".mlp.gate."},
+        stored_apart=r"\.block_sparse_moe\.experts\.",
+    ),
     "olmo2": _decoder(_OLMO2, _GATED),
     "phi3": _decoder(_PHI3, _FUSED_GATED),
     "gemma3": replace(_decoder(_SELF, _GATED, "model.language_model"), stored_names=_GEMMA3_STORED),

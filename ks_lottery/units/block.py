@@ -1,10 +1,11 @@
 """The transformer blocks of a model, found by the names of its parameters."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ks_lottery.errors import UnitError
-from ks_lottery.units.architecture import architecture
+from ks_lottery.units.architecture import architecture, architectures
 from ks_lottery.units.layout import ModelLayout
 from ks_lottery.units.stack import Stack
 
@@ -46,6 +47,11 @@ class Block:
         name = f"{self.prefix}{projection}.bias"
         return name if name in self.layout.shapes else None
 
+    def live_parameters(self) -> tuple[str, ...]:
+        """All parameters of the block, if they are those of the live model; errors as `require_live`."""
+        require_live(self.layout, self.parameters)
+        return self.parameters
+
     def sizes(self, projection: str, experts: bool = False) -> tuple[int, int]:
         """Outputs and inputs of a projection's matrix (of each expert's, if there are experts).
 
@@ -62,6 +68,22 @@ class Block:
             )
         outputs, inputs = shape[-2:]
         return (inputs, outputs) if self.stack.transposed else (outputs, inputs)
+
+
+def require_live(layout: ModelLayout, names: Iterable[str]) -> None:
+    """Check that parameters are those of the live model.
+
+    Raises:
+        UnitError: if files keep parts of them apart, so that a unit there would be none of the live model.
+    """
+    apart = architecture(layout.model_type).stored_apart if layout.model_type in architectures() else ""
+    found = next((name for name in names if apart and re.search(apart, name)), None)
+    if found is not None:
+        raise UnitError(
+            f"The files keep parts of a parameter apart ({found!r}) that a live {layout.model_type!r} model fuses, so "
+            "their units are not the model's. Open the live model instead of the folder: "
+            "AutoModelForCausalLM.from_pretrained(folder)."
+        )
 
 
 def blocks_of(layout: ModelLayout) -> Sequence[Block]:

@@ -40,7 +40,9 @@ class MatrixRows:
             UnitError: if the model lacks blocks, or `only` matches nothing.
             UnknownNameError: if the architecture is not in the table.
         """
-        groups = [group for block in blocks_of(layout) for name in block.parameters for group in _rows_of(block, name)]
+        groups = [
+            group for block in blocks_of(layout) for name in block.live_parameters() for group in _rows_of(block, name)
+        ]
         return matching(groups, self.only, self.name)
 
 

@@ -66,15 +66,10 @@ def _feed_forward(block: Block) -> FeedForward:
         if all(map(block.has, (*form.inputs, form.output))):
             return form
     wanted = " or ".join("/".join((*form.inputs, form.output)) for form in forms)
-    stored = [name for name in block.parameters if ".experts." in name]
-    hint = (
-        f" It keeps its experts one by one ({stored[0]}), as files do: open the live model instead of the folder."
-        if stored
-        else " Register where this architecture keeps it: ks_lottery.units.architecture.register_architecture."
-    )
+    has = ", ".join(name.removeprefix(block.prefix) for name in block.live_parameters()[:8])
     raise UnitError(
         f"The {block.layout.model_type!r} model has no feed-forward neurons at {block.prefix}{wanted}; the block has "
-        f"{', '.join(name.removeprefix(block.prefix) for name in block.parameters[:8])}.{hint}"
+        f"{has}. Register where this architecture keeps it: ks_lottery.units.architecture.register_architecture."
     )
 
 

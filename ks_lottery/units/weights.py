@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ks_lottery.units.block import blocks_of
+from ks_lottery.units.block import blocks_of, require_live
 from ks_lottery.units.granularity import GRANULARITIES
 from ks_lottery.units.layout import ModelLayout
 from ks_lottery.units.only import matching, only_option, require_patterns
@@ -40,6 +40,9 @@ class Weights:
         if self.only:
             names = list(layout.shapes)
         else:
-            names = [name for block in blocks_of(layout) for name in block.parameters if len(layout.shape(name)) > 1]
+            blocks = blocks_of(layout)
+            names = [name for block in blocks for name in block.parameters if len(layout.shape(name)) > 1]
         groups = [UnitGroup(name, (Slab(name, None),), math.prod(layout.shape(name))) for name in names]
-        return matching(groups, self.only, self.name)
+        chosen = matching(groups, self.only, self.name)
+        require_live(layout, [group.name for group in chosen])
+        return chosen

@@ -81,3 +81,15 @@ def test_a_probe_of_another_architecture_is_refused() -> None:
     model = tiny_llama(tied=True)
     with pytest.raises(AdapterError, match=r"has no 'model.embed_tokens.weight'. Transfer from the ticket's own probe"):
         transfer_ticket(model, make_ticket(model), tiny_gpt2())
+
+
+def test_a_classifier_s_embedding_is_copied_whatever_its_configuration_ties(tmp_path: Path) -> None:
+    config = tiny_llama(tied=True).config
+    torch.manual_seed(0)
+    base, after = LlamaForSequenceClassification(config), LlamaForSequenceClassification(config)
+    after.save_pretrained(tmp_path)
+    ticket = find_ticket(base, after, "token_rows", "magnitude", TopK(3))
+    assert list(ticket.selections) == ["input"]
+    model = transfer_ticket(base, ticket, after=tmp_path)
+    rows = torch.from_numpy(ticket.indices["input"])
+    assert torch.equal(model.model.embed_tokens.weight[rows], after.model.embed_tokens.weight[rows])

@@ -10,9 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from ks_lottery.errors import UnitError
+from ks_lottery.units.granularity import granularity
 from ks_lottery.units.layout import ModelLayout
 from ks_lottery.units.neurons import Neurons
 from ks_lottery.units.slab import Slab
+from ks_lottery.units.weights import Weights
 from tests.units.models import CASES, changed, gated, layout_of, outputs, read_by, tiny, zeroed
 
 EXPERTS = {"mixtral"}
@@ -153,5 +155,11 @@ def test_blocks_without_a_known_feed_forward_sublayer() -> None:
 def test_experts_as_files_store_them() -> None:
     layout = without(layout_of("mixtral"), "mlp.experts")
     stored = {f"model.layers.0.block_sparse_moe.experts.0.w{number}.weight": (12, 16) for number in (1, 2, 3)}
-    with pytest.raises(UnitError, match="keeps its experts one by one .* open the live model instead of the folder"):
-        Neurons().groups(replace(layout, shapes={**layout.shapes, **stored}))
+    folder = replace(layout, shapes={**layout.shapes, **stored})
+    assert len(granularity("heads").groups(folder)) == 2
+    for name in ("neurons", "layers", "matrix_rows", "weights"):
+        with pytest.raises(UnitError, match=r"apart \('model.layers.0.block_sparse_moe.* Open the live model instead"):
+            granularity(name).groups(folder)
+    with pytest.raises(UnitError, match="files keep parts of a parameter apart"):
+        Weights(only=("*.w1.*",)).groups(folder)
+    assert Weights(only=("*.k_proj.*",)).groups(folder)
