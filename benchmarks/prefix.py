@@ -20,8 +20,8 @@ import torch
 from interleaved import Method, interleave
 from peft import get_peft_model
 from result import ResultsDifferError, Table, Target, machine, write_result
-from step import QUICK, Size, Tuning, frozen, rows
 from torch import Tensor
+from tunings import QUICK, Size, Tuning, frozen, rows
 
 from ks_lottery.adapter.prefix import skip_unused_gradients
 

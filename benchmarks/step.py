@@ -9,247 +9,45 @@ go below. The peak memory of each method is that of a process of its own, which 
 """
 
 import argparse
-import dataclasses
 import json
 import resource
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from interleaved import Method, interleave
-from peft import LoraConfig, PeftModel, ShiraConfig, TrainableTokensConfig, get_peft_model, get_peft_model_state_dict
-from result import Table, Target, machine, require_equal, write_result
-from torch import Tensor, nn
-from transformers import LlamaConfig, LlamaForCausalLM
+from result import Judgement, Table, Target, machine, require_equal, write_result
+from torch import Tensor
+from tunings import LORA, QUICK, TUNINGS, Size, Tuning
 
-from ks_lottery.adapter.config import LotteryConfig
-
-ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
-LINEAR = (*ATTENTION, "gate_proj", "up_proj", "down_proj")
-HEADS = {1: (5,), 4: (1, 4, 7, 10)}
-SHIRA_RANK = 32
 MEMORY_STEPS = 3
-
+GROUPS = {
+    "Token rows": (*("full", "embedding", "rows 18", "rows 1000", "TrainableTokens 18", "TrainableTokens 1000", LORA),),
+    "Attention heads": ("heads 1 of 12", "heads 4 of 12", "heads 1 of 12, dense + mask", LORA),
+    "Single weights": ("entries q,v", "SHiRA q,v", "entries all", "SHiRA all", "entries all, dense + mask"),
+}
 TARGETS = (
     Target("rows 18", "limit", slower=1.05),
     Target("rows 1000", "limit", slower=1.05),
+    Target("rows 18", "TrainableTokens 18", slower=1.0),
+    Target("rows 1000", "TrainableTokens 1000", slower=1.0),
+    Target("rows 18", LORA, slower=0.85),
     Target("heads 1 of 12", "limit", slower=1.08),
     Target("heads 1 of 12", "heads 1 of 12, dense + mask", slower=0.85),
-    Target("entries q,v", "SHiRA q,v", slower=0.9),
+    Target("heads 1 of 12", LORA, slower=0.85),
     Target("entries all", "SHiRA all", slower=0.9),
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class Size:
-    """The model and its batch."""
-
-    vocabulary: int = 32000
-    width: int = 768
-    layers: int = 12
-    inner: int = 2048
-    batch: int = 4
-    length: int = 128
-
-    def model(self) -> LlamaForCausalLM:
-        """A random Llama with 12 heads and separate embeddings; always the same weights."""
-        torch.manual_seed(0)
-        config = LlamaConfig(
-            vocab_size=self.vocabulary,
-            hidden_size=self.width,
-            intermediate_size=self.inner,
-            num_hidden_layers=self.layers,
-            num_attention_heads=12,
-            tie_word_embeddings=False,
-        )
-        return LlamaForCausalLM(config).train()
-
-    def tokens(self) -> Tensor:
-        """[batch, length] token ids; every eighth is one of the first 18."""
-        tokens = torch.randint(self.vocabulary, (self.batch, self.length), generator=torch.Generator().manual_seed(1))
-        tokens[:, ::8] %= 18
-        return tokens
-
-
-QUICK = Size(vocabulary=500, width=96, layers=2, inner=128, batch=2, length=16)
-
-
-@dataclasses.dataclass
-class Tuning:
-    """A model with what it trains."""
-
-    model: nn.Module
-    masks: dict[nn.Parameter, Tensor] = dataclasses.field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        self.optimizer = torch.optim.AdamW(self.trained, lr=1e-4) if self.trained else None
-
-    def backward(self, tokens: Tensor) -> float:
-        """Forward and backward; returns the loss."""
-        loss: Tensor = self.model(input_ids=tokens, labels=tokens).loss
-        loss.backward()
-        for parameter, mask in self.masks.items():
-            assert parameter.grad is not None
-            parameter.grad *= mask
-        return float(loss.detach())
-
-    def step(self, tokens: Tensor) -> None:
-        """Forward, backward, update."""
-        self.backward(tokens)
-        if self.optimizer is not None:
-            self.optimizer.step()
-            self.optimizer.zero_grad()
-
-    def file_bytes(self) -> int:
-        """Size of what has to be kept: the adapter, or the trained parameters."""
-        kept: Sequence[Tensor] = self.trained
-        if isinstance(self.model, PeftModel):
-            kept = list(get_peft_model_state_dict(self.model, save_embedding_layers=False).values())
-        return sum(tensor.numel() * tensor.element_size() for tensor in kept)
-
-
-def frozen(base: LlamaForCausalLM) -> Tuning:
-    """Forward and activation gradient alone."""
-    base.requires_grad_(False)
-    base.get_input_embeddings().register_forward_hook(lambda module, inputs, output: output.requires_grad_())
-    return Tuning(base)
-
-
-def dense(*names: str) -> Callable[[LlamaForCausalLM], Tuning]:
-    """Train whole parameters: those whose names hold one of the given ones."""
-
-    def build(base: LlamaForCausalLM) -> Tuning:
-        for name, parameter in base.named_parameters():
-            parameter.requires_grad_(any(part in name for part in names))
-        return Tuning(base)
-
-    return build
-
-
-def adapter(make: Callable[[LlamaForCausalLM], Any]) -> Callable[[LlamaForCausalLM], Tuning]:
-    """Train a PEFT adapter, ours or another."""
-    return lambda base: Tuning(get_peft_model(base, make(base)).train())
-
-
-def rows(count: int) -> Callable[[LlamaForCausalLM], LotteryConfig]:
-    """Ours: the first rows of the input embedding."""
-    return lambda base: LotteryConfig(
-        positions={"model.embed_tokens": range(min(count, base.config.vocab_size))}, task_type="CAUSAL_LM"
-    )
-
-
-def head_slices(base: LlamaForCausalLM, count: int) -> list[int]:
-    """Rows of the query, key and value projections, and columns of the output projection, that belong to heads."""
-    width = base.config.hidden_size // 12
-    return [index for head in HEADS[count] for index in range(head * width, (head + 1) * width)]
-
-
-def heads(count: int) -> Callable[[LlamaForCausalLM], LotteryConfig]:
-    """Ours: heads of every layer."""
-
-    def make(base: LlamaForCausalLM) -> LotteryConfig:
-        chosen = head_slices(base, count)
-        places = [f"model.layers.{layer}.self_attn." for layer in range(base.config.num_hidden_layers)]
-        return LotteryConfig(
-            positions={f"{place}{name}": chosen for place in places for name in ATTENTION[:3]},
-            column_positions={f"{place}o_proj": chosen for place in places},
-            task_type="CAUSAL_LM",
-        )
-
-    return make
-
-
-def masked_heads(base: LlamaForCausalLM) -> Tuning:
-    """One head of every layer with dense gradients that are masked."""
-    method = dense(*ATTENTION)(base)
-    chosen = torch.tensor(head_slices(base, 1))
-    for name, parameter in base.named_parameters():
-        if parameter.requires_grad:
-            mask = torch.zeros_like(parameter, dtype=torch.bool)
-            method.masks[parameter] = mask.index_fill_(1 if "o_proj" in name else 0, chosen, True)
-    return method
-
-
-def shira_rank(base: LlamaForCausalLM) -> int:
-    """SHiRA's option that says how many weights it trains: this times (inputs + outputs) of each matrix."""
-    return min(SHIRA_RANK, base.config.hidden_size // 4)
-
-
-def shira_places(base: LlamaForCausalLM, shape: torch.Size, generator: torch.Generator) -> Tensor:
-    """As many random places of a matrix as SHiRA trains, sorted."""
-    count = shira_rank(base) * (shape[0] + shape[1])
-    return torch.randperm(shape[0] * shape[1], generator=generator)[:count].sort().values
-
-
-def entries(names: Sequence[str]) -> Callable[[LlamaForCausalLM], LotteryConfig]:
-    """Ours: single weights, as many as SHiRA's."""
-
-    def make(base: LlamaForCausalLM) -> LotteryConfig:
-        generator = torch.Generator().manual_seed(2)
-        return LotteryConfig(
-            entry_positions={
-                name: shira_places(base, parameter.shape, generator).numpy()
-                for name, parameter in base.named_parameters()
-                if any(part in name for part in names)
-            },
-            task_type="CAUSAL_LM",
-        )
-
-    return make
-
-
-def masked_entries(base: LlamaForCausalLM) -> Tuning:
-    """SHiRA's number of single weights with dense gradients that are masked."""
-    method, generator = dense(*LINEAR)(base), torch.Generator().manual_seed(2)
-    for parameter in method.trained:
-        mask = torch.zeros(parameter.numel(), dtype=torch.bool)
-        mask[shira_places(base, parameter.shape, generator)] = True
-        method.masks[parameter] = mask.view_as(parameter)
-    return method
-
-
-def shira(names: Sequence[str]) -> Callable[[LlamaForCausalLM], ShiraConfig]:
-    """PEFT's sparse method with random places."""
-    return lambda base: ShiraConfig(
-        r=shira_rank(base),
-        target_modules=list(names),
-        mask_type="random",
-        random_seed=0,
-        task_type="CAUSAL_LM",
-    )
-
-
-def trainable_tokens(count: int) -> Callable[[LlamaForCausalLM], TrainableTokensConfig]:
-    """PEFT's method for token rows."""
-    return lambda base: TrainableTokensConfig(
-        token_indices=list(range(min(count, base.config.vocab_size))), task_type="CAUSAL_LM"
-    )
-
-
-TUNINGS: dict[str, Callable[[LlamaForCausalLM], Tuning]] = {
-    "limit": frozen,
-    "full": dense(""),
-    "embedding": dense("embed_tokens"),
-    "rows 18": adapter(rows(18)),
-    "rows 1000": adapter(rows(1000)),
-    "TrainableTokens 18": adapter(trainable_tokens(18)),
-    "TrainableTokens 1000": adapter(trainable_tokens(1000)),
-    "LoRA r=8, all": adapter(lambda base: LoraConfig(r=8, target_modules=list(LINEAR), task_type="CAUSAL_LM")),
-    "heads 1 of 12": adapter(heads(1)),
-    "heads 4 of 12": adapter(heads(4)),
-    "heads 1 of 12, dense + mask": masked_heads,
-    "entries q,v": adapter(entries(("q_proj", "v_proj"))),
-    "SHiRA q,v": adapter(shira(("q_proj", "v_proj"))),
-    "entries all": adapter(entries(LINEAR)),
-    "SHiRA all": adapter(shira(LINEAR)),
-    "entries all, dense + mask": masked_entries,
-}
+SIZE_TARGETS = (
+    ("heads 1 of 12", "peak memory", 1.06, "limit"),
+    ("entries all", "peak memory", 0.9, "SHiRA all"),
+    ("rows 18", "file", 0.1, LORA),
+    ("heads 1 of 12", "file", 0.1, LORA),
+    ("entries all", "file", 8 / 12, "SHiRA all"),
+)
 
 
 def check(tunings: dict[str, Tuning], tokens: Tensor) -> str:
@@ -283,8 +81,8 @@ def _gradient_sums(tuning: Tuning) -> list[float]:
     return [found[layer] ** 0.5 for layer in sorted(found)]
 
 
-def compare(size: Size, names: Sequence[str], repeats: int, memory: dict[str, dict[str, float]]) -> Table:
-    """Time one step of each method in turn.
+def compare(title: str, size: Size, names: Sequence[str], repeats: int, memory: dict[str, dict[str, float]]) -> Table:
+    """Time one step of each method of a group in turn.
 
     Cost:
         All models at once, 0.5 GiB each at full size, and the state of their optimizers.
@@ -293,12 +91,16 @@ def compare(size: Size, names: Sequence[str], repeats: int, memory: dict[str, di
     checked = check(tunings, tokens)
     timings = interleave([Method(name, partial(tuning.step, tokens)) for name, tuning in tunings.items()], repeats)
     judgements = [target.judge(timings) for target in TARGETS if {target.method, target.against} <= set(names)]
+    for name, what, most, against in SIZE_TARGETS:
+        if {name, against} <= set(names) & set(memory):
+            ratio = memory[name][what] / memory[against][what]
+            judgements.append(Judgement(name, f"≤ {most:.3g} × the {what} of {against}", ratio, ratio <= most))
     columns = {
-        f"{what}, MiB": {name: f"{sizes[what]:.1f}" for name, sizes in memory.items()}
+        f"{what}, MiB": {name: f"{memory[name][what]:.1f}" for name in names if name in memory}
         for what in ("peak memory", "optimizer", "file")
     }
     caption = (
-        f"{size.batch} x {size.length} tokens, {size.layers} layers of width {size.width}, vocabulary "
+        f"{title}. {size.batch} x {size.length} tokens, {size.layers} layers of width {size.width}, vocabulary "
         f"{size.vocabulary}, float32, AdamW, {torch.get_num_threads()} threads."
     )
     return Table(caption, "ms/step", 1e3, timings, "limit", "limit", judgements, checked, columns if memory else {})
@@ -342,10 +144,13 @@ def main() -> None:
         print(json.dumps(measure_memory(size, options.memory_of)))
         return
     described = machine()
-    names = list(dict.fromkeys(("limit", *options.methods)))
+    groups = {title: ["limit", *(n for n in names if n in options.methods)] for title, names in GROUPS.items()}
+    groups = {title: names for title, names in groups.items() if len(names) > 1}
+    names = dict.fromkeys(name for group in groups.values() for name in group)
     memory = {} if options.no_memory else {name: measure_apart(name, options.quick) for name in names}
-    table = compare(size, names, 2 if options.quick else options.repeats, memory)
-    print(write_result(options.output, "step", "One fine-tuning step", [table], described))
+    repeats = 2 if options.quick else options.repeats
+    tables = [compare(title, size, names, repeats, memory) for title, names in groups.items()]
+    print(write_result(options.output, "step", "One fine-tuning step", tables, described))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
-from transformers import Trainer, TrainingArguments, set_seed
+from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainingArguments, set_seed
 
 from ks_lottery.adapter.attach import attach_ticket
 from tests.adapter.tickets import INPUT_ROWS, KINDS, OUTPUT_ROWS, logits, make_ticket, tiny_gpt2, tuned, weights
@@ -105,6 +105,20 @@ def test_training_continues_bit_for_bit(tied: bool, tmp_path: Path) -> None:
     assert all(torch.equal(value, second.state_dict()[name]) for name, value in whole.state_dict().items())
     checkpoint = tmp_path / "halves" / "checkpoint-6"
     assert (checkpoint / "plain" / "adapter" / "adapter_model.safetensors").is_file()
+
+
+def test_a_training_checkpoint_holds_the_ticket_and_not_the_model(tmp_path: Path) -> None:
+    shape = {"vocab_size": VOCABULARY, "hidden_size": 1024, "intermediate_size": 256, "num_hidden_layers": 1}
+    base = LlamaForCausalLM(LlamaConfig(**shape, num_attention_heads=4, tie_word_embeddings=False))
+    rows = list(range(18))
+    train(
+        attach_ticket(base, make_ticket(base, "input", [rows])), tmp_path, steps=1, save_strategy="steps", save_steps=1
+    )
+    sizes = {path.name: path.stat().st_size for path in (tmp_path / "checkpoint-1").rglob("*") if path.is_file()}
+    values = 18 * 1024 * 4
+    assert values < sizes["adapter_model.safetensors"] < values + 4_000
+    assert 2 * values < sizes["optimizer.pt"] < 2 * values + 8_000
+    assert sum(sizes.values()) < 1e6 < base.num_parameters()
 
 
 def test_the_best_checkpoint_is_loaded_at_the_end(tmp_path: Path, tokens: Tensor) -> None:

@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from transformers import LlamaForSequenceClassification
 
 from ks_lottery.adapter.transfer import read_rows, transfer_ticket
 from ks_lottery.checkpoints.reader import ModelCheckpoint, open_checkpoint
 from ks_lottery.errors import AdapterError, TicketError
+from ks_lottery.finders.search import find_ticket
+from ks_lottery.finders.select import TopK
 from tests.adapter.tickets import INPUT_ROWS, OUTPUT_ROWS, make_ticket, tiny_gpt2, tuned, weights
 from tests.tiny_models import VOCABULARY, tiny_llama
 
@@ -91,5 +94,5 @@ def test_a_classifier_s_embedding_is_copied_whatever_its_configuration_ties(tmp_
     ticket = find_ticket(base, after, "token_rows", "magnitude", TopK(3))
     assert list(ticket.selections) == ["input"]
     model = transfer_ticket(base, ticket, after=tmp_path)
-    rows = torch.from_numpy(ticket.indices["input"])
+    rows = ticket.indices["input"].tolist()
     assert torch.equal(model.model.embed_tokens.weight[rows], after.model.embed_tokens.weight[rows])
