@@ -18,6 +18,7 @@ from torch.autograd.function import once_differentiable
 from torch.func import functional_call
 
 from ks_lottery.adapter.columns import require_whole
+from ks_lottery.adapter.parts import require_replaceable
 from ks_lottery.adapter.rows import wide_dtype
 
 SAMPLED_DENSITY = 0.06
@@ -75,13 +76,14 @@ def linear_with_entries(
         [..., outputs].
 
     Raises:
-        AdapterError: if the matrix is partitioned over processes.
+        AdapterError: if DeepSpeed ZeRO-3 has partitioned the matrix.
 
     Cost:
         A temporary copy of the matrix in forward and backward. The gradient of n places is computed as such up to
         `SAMPLED_DENSITY`, and as one temporary dense gradient above.
     """
     require_whole(base.weight)  # type: ignore[arg-type]
+    require_replaceable(base.weight)  # type: ignore[arg-type]
     result: Tensor = _EntryLinear.apply(hidden, delta, bias, base, pattern, transposed)
     return result
 

@@ -20,6 +20,7 @@ from ks_lottery.adapter.parts import (
     PartKind,
     PartLayer,
     full_shape,
+    require_replaceable,
     tuned_part,
 )
 from ks_lottery.adapter.rows import RowChange, union_index, wide_dtype
@@ -114,7 +115,9 @@ def tuned_vectors(layer: PartLayer, adapters: Sequence[str], kinds: Iterable[Par
     for kind in kinds:
         changes = layer.changes(adapters, kind)
         if changes:
-            vector = getattr(layer.get_base_layer(), kind.parameter).detach()
+            vector = getattr(layer.get_base_layer(), kind.parameter)
+            require_replaceable(vector)
+            vector = vector.detach()
             index = union_index(changes)
             values = tuned_part(vector[index.to(torch.int64)], index, changes)
             tuned[kind.parameter] = vector.index_copy(0, index.to(torch.int64), values.to(vector.dtype))

@@ -110,6 +110,20 @@ def position_options(parts: Iterable[tuple[str, int | None, np.ndarray]]) -> dic
     return options
 
 
+def require_replaceable(parameter: Tensor) -> None:
+    """Check that a module can run with another tensor in the place of this parameter.
+
+    Raises:
+        AdapterError: if DeepSpeed ZeRO-3 manages it, which looks for its own parameter there.
+    """
+    if hasattr(parameter, "ds_id"):
+        raise AdapterError(
+            "The parameters of the model are partitioned (DeepSpeed ZeRO-3), and single weights, norms and biases are "
+            "trained in a copy that stands in their place. Train with ZeRO-2, or leave them out of the ticket: token "
+            "rows and slices of float32 matrices train with ZeRO-3."
+        )
+
+
 def full_shape(parameter: Tensor) -> tuple[int, ...]:
     """Shape of a parameter, also where DeepSpeed has partitioned it."""
     return tuple(getattr(parameter, "ds_shape", parameter.shape))

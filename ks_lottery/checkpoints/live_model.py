@@ -34,6 +34,7 @@ class ModelCheckpoint(Checkpoint):
         self._config: PretrainedConfig = model.config
         self.name = str(getattr(model.config, "name_or_path", "") or type(model).__name__)
         self._parameters: dict[str, torch.Tensor] = dict(model.named_parameters())
+        self._whole: dict[str, torch.Tensor] = {}
 
     @property
     @override
@@ -56,7 +57,8 @@ class ModelCheckpoint(Checkpoint):
 
     @override
     def shape(self, name: str) -> tuple[int, ...]:
-        return tuple(self._parameter(name).shape)
+        parameter = self._parameter(name)
+        return tuple(getattr(parameter, "ds_shape", parameter.shape))
 
     @override
     def dtype(self, name: str) -> str:
@@ -69,6 +71,8 @@ class ModelCheckpoint(Checkpoint):
     @override
     def rows(self, name: str, start: int = 0, stop: int | None = None) -> "torch.Tensor":
         parameter = self._parameter(name).detach()
+        if hasattr(self._parameter(name), "ds_shape"):
+            parameter = self._gathered(name)
         if parameter.is_meta:
             raise CheckpointError(
                 f"{name!r} of the model {self.name!r} is on the meta device and has no values. Load the model without "
@@ -81,6 +85,19 @@ class ModelCheckpoint(Checkpoint):
         float_format(self.dtype(name), name, self.name)
         rows = self.rows(name, start, stop)
         return rows if on_gpu(rows) else bits_of(rows, name)
+
+    def _gathered(self, name: str) -> "torch.Tensor":
+        """Copy of a parameter that DeepSpeed ZeRO-3 has partitioned, kept until another one is read.
+
+        All processes have to read it together.
+        """
+        if name not in self._whole:
+            import deepspeed
+
+            self._whole.clear()
+            with deepspeed.zero.GatheredParameters([self._parameter(name)]):
+                self._whole[name] = self._parameter(name).detach().clone()
+        return self._whole[name]
 
     def _parameter(self, name: str) -> "torch.Tensor":
         if name not in self._parameters:

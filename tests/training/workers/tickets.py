@@ -82,3 +82,24 @@ def train(kind: str, folder: Path, processes: int) -> PeftModel:
 def trained_values(model: nn.Module) -> Mapping[str, Tensor]:
     """Copies of everything that was trained, by name."""
     return {name: value.detach().clone() for name, value in model.named_parameters() if value.requires_grad}
+
+
+def adamw(model: nn.Module) -> torch.optim.Optimizer:
+    """The optimizer of training by hand."""
+    return torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2, weight_decay=0.1)
+
+
+def batches() -> list[dict[str, Tensor]]:
+    """The batches of training by hand."""
+    return [{"input_ids": part, "labels": part} for part in Sentences().tokens.split(GLOBAL_BATCH)][:STEPS]
+
+
+def train_by_hand(kind: str) -> PeftModel:
+    """Attach a ticket and train it in one process, without a Trainer."""
+    model = attach_ticket(base_model(kind), ticket(kind))
+    optimizer = adamw(model)
+    for batch in batches():
+        model(**batch).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return model
