@@ -33,9 +33,10 @@ def test_every_benchmark_runs_and_its_tables_reach_the_page(tmp_path: Path, monk
     monkeypatch.setattr(run_all, "subprocess", SimpleNamespace(run=finish))
     monkeypatch.setattr(sys, "argv", ["run_all.py", "--quick", "--output", str(output)])
     run_all.main()
-    assert commands == [[f"{name}.py", "--output", str(output), "--quick"] for name in ("ks", "pvalues", "diff")]
+    assert commands == [[f"{name}.py", "--output", str(output), "--quick"] for name in run_all.NAMES]
     headings = [line for line in page.read_text(encoding="utf-8").splitlines() if line.startswith("## ")]
-    assert headings == ["## Title of ks", "## Title of pvalues", "## Title of diff"]
+    assert headings == [f"## Title of {name}" for name in run_all.NAMES]
+    assert all((ROOT / "benchmarks" / f"{name}.py").is_file() for name in run_all.NAMES)
 
 
 def test_the_page_in_the_documents_has_its_markers() -> None:
