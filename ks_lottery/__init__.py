@@ -19,7 +19,11 @@ if TYPE_CHECKING:
     from ks_lottery.adapter.attach import attach_ticket
     from ks_lottery.adapter.config import LotteryConfig
     from ks_lottery.adapter.export import export_ticket
+    from ks_lottery.adapter.importers import import_sft
+    from ks_lottery.adapter.prefix import skip_unused_gradients
+    from ks_lottery.adapter.shrink import shrink_checkpoint
     from ks_lottery.adapter.transfer import transfer_ticket
+    from ks_lottery.adapter.zeros import zero_checkpoint
     from ks_lottery.errors import LotteryError
     from ks_lottery.finders.search import find_ticket
     from ks_lottery.finders.select import Alpha, Density, TopK
@@ -42,11 +46,15 @@ _HOMES = {
     "export_ticket": "ks_lottery.adapter.export",
     "find_ticket": "ks_lottery.finders.search",
     "frequency_like": "ks_lottery.ticket.controls",
+    "import_sft": "ks_lottery.adapter.importers",
     "probe": "ks_lottery.training.probe",
     "random_like": "ks_lottery.ticket.controls",
+    "shrink_checkpoint": "ks_lottery.adapter.shrink",
+    "skip_unused_gradients": "ks_lottery.adapter.prefix",
     "structural_row": "ks_lottery.ticket.controls",
     "these_rows": "ks_lottery.ticket.controls",
     "transfer_ticket": "ks_lottery.adapter.transfer",
+    "zero_checkpoint": "ks_lottery.adapter.zeros",
 }
 
 __all__ = [
@@ -63,11 +71,15 @@ __all__ = [
     "export_ticket",
     "find_ticket",
     "frequency_like",
+    "import_sft",
     "probe",
     "random_like",
+    "shrink_checkpoint",
+    "skip_unused_gradients",
     "structural_row",
     "these_rows",
     "transfer_ticket",
+    "zero_checkpoint",
 ]
 
 
