@@ -10,7 +10,7 @@ def test_both_layers_are_compared_with_the_frozen_one() -> None:
     assert [method["name"] for method in figures["methods"]] == [LIMIT, OURS, PEER]
     targets = [(one["target"], one["met"]) for one in figures["methods"][1]["targets"]]
     assert targets == [("≥ 0.01 × faster than TrainableTokens", True), ("≤ 16 MiB", True)]
-    assert figures["methods"][2]["beyond the matrix, MiB"] == "20.0"
+    assert figures["methods"][2]["beyond the frozen one, MiB"] == "20.0"
 
 
 def test_what_a_layer_takes_is_that_of_a_process_of_its_own() -> None:
