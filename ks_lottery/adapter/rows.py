@@ -95,7 +95,8 @@ def change_embedding(base: nn.Embedding, tokens: Tensor, output: Tensor, changes
     for change in changes:
         # Tokens that are not in the index get a last row of -0.0: to add it changes no bit, unlike to add 0.0.
         delta = F.pad(change.delta.to(tuned.dtype), (0, 0, 0, 1), value=-0.0)
-        tuned = tuned + F.embedding(find_rows(change.index, tokens), delta, padding_idx=change.index.shape[0])
+        moves = F.embedding(find_rows(change.index, tokens), delta, padding_idx=change.index.shape[0])
+        tuned = moves.add_(tuned)
     tuned = tuned.to(vectors.dtype)
     if scale is None:
         return tuned
