@@ -44,8 +44,18 @@ def page(report: Mapping[str, Any]) -> str:
     parts += ["## What it cost", _cost_table(rows)]
     parts += ["## The heads", _ticket_table(report["tickets"]), _ks_power(report["heads"])]
     parts += ["![Scores of all heads](heads.png)", _head_table(report["heads"])]
-    parts += ["## Before you believe this", "\n".join(f"- {caveat}" for caveat in _CAVEATS)]
+    parts += ["## Before you believe this", "\n".join(f"- {caveat}" for caveat in (*_CAVEATS, *_edges(rows)))]
     return "\n\n".join(parts) + "\n"
+
+
+def _edges(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What to say of learning rates that lie at the edge of three or more that were tried."""
+    names = [plain(row["name"]) for row in rows if row["rate_at_edge"]]
+    if not names:
+        return []
+    return [
+        f"**The best learning rate lies at the edge of those tried** for {', '.join(names)}: others may score higher."
+    ]
 
 
 def _verdict(report: Mapping[str, Any]) -> list[str]:

@@ -110,6 +110,7 @@ def _row(method: Tested, base: Tested, full: Tested) -> dict[str, Any]:
         "adapter_bytes": trained.get("adapter_bytes"),
         "learning_rate": trained.get("rate"),
         "tried_learning_rates": trained.get("tries"),
+        "rate_at_edge": trained.get("at_edge", False),
         "dev_accuracy": trained.get("dev_accuracy"),
         "steps": trained.get("steps"),
         "seconds": trained.get("seconds"),

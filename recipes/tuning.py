@@ -146,4 +146,5 @@ def best_rate(
             print(f"{name}, learning rate {rate:g}: development {metric} {record[key]:.1f}", flush=True)
         tries.append((record, folder, fingerprint(everything)))
     record, folder, identity = max(tries, key=lambda entry: entry[0][key])
-    return Method(name, lambda: load(folder), identity, {**record, "tries": len(tries)}, folder)
+    found = {"tries": len(tries), "at_edge": len(rates) > 2 and record["rate"] in (min(rates), max(rates))}
+    return Method(name, lambda: load(folder), identity, {**record, **found}, folder)

@@ -41,7 +41,7 @@ class Layers:
             UnknownNameError: if the architecture is not in the table.
         """
         groups = [
-            UnitGroup(block.label, tuple(_whole(name, layout.shape(name)) for name in block.live_parameters()), 1)
+            UnitGroup(block.label, tuple(_whole(name, layout.shape(name)) for name in block.parameters), 1)
             for block in blocks_of(layout)
         ]
         return matching(groups, self.only, self.name)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import classification_page
 import classify
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from classification_options import PACKAGED_MODEL, ModelArguments, TuningArgumen
 from options import parse_options
 from peft import PeftModel
 from safetensors.numpy import load_file
+from stages import Stages
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import (
     AutoModelForSequenceClassification,
@@ -32,6 +34,7 @@ from transformers import (
     PreTrainedTokenizerFast,
     Trainer,
 )
+from tuning import best_rate
 
 from ks_lottery.errors import DataError, LotteryError, OptionError
 from ks_lottery.finders.search import find_ticket, score_units
@@ -199,6 +202,27 @@ def test_a_run_leaves_tickets_models_scores_and_report(clean) -> None:
     assert f"accelerate launch recipes/classify.py --model_name_or_path {clean.model}" in page
     for text in ("p is no error rate", "The random heads are one draw", "The frozen encoder is the baseline to beat"):
         assert text in page
+
+
+def test_a_rate_at_the_edge_of_those_tried_is_said(clean, tmp_path) -> None:
+    report = json.loads((clean.folder / "report" / "results.json").read_text())
+    assert "lies at the edge" not in classification_page.page(report)
+    for row in report["rows"][1:3]:
+        row["rate_at_edge"] = True
+    assert "at the edge of those tried** for full tuning, KS heads: others may" in classification_page.page(report)
+    for rates, at_edge in (
+        ([1.0, 2.0], False),
+        ([1.0, 2.0, 3.0], True),
+        ([1.0, 3.0, 2.0], True),
+        ([1.0, 3.0, 4.0], False),
+    ):
+        found = best_rate(
+            Stages(tmp_path / "-".join(map(str, rates))), "x", rates, {},
+            lambda folder, rate: (folder / "rate").write_text(str(rate)),
+            lambda folder: float((folder / "rate").read_text()),
+            lambda rate: -abs(rate - 3.0), "score", lambda: 1,
+        )  # fmt: skip
+        assert (found.trained["at_edge"], found.trained["tries"]) == (at_edge, len(rates))
 
 
 def test_every_row_has_its_scores_and_what_it_cost(clean) -> None:
@@ -390,6 +414,7 @@ def test_a_decoder_with_shared_key_value_heads_and_two_learning_rates(clean, tmp
     classify_here(run.command(**options))
     rows = results_of(run.folder)
     assert {row["tried_learning_rates"] for row in rows.values()} == {2}
+    assert not any(row["rate_at_edge"] for row in rows.values()), "of two rates each is an edge"
     for name, row in rows.items():
         tries = [json.loads(file.read_text()) for file in run.folder.glob(f"tuned/{slug(name)}/*/training.json")]
         assert len(tries) == 2
@@ -456,7 +481,7 @@ def test_the_default_configuration_is_read(no_training) -> None:
     values = parse_options((ModelArguments, TuningArguments, classify.TicketArguments, classify.DataArguments),
                            ["--data_dir", "somewhere"], default="classify.yaml")  # fmt: skip
     assert (values[0].model_name_or_path, values[2].top_k, values[3].train_examples) == (None, 8, 770)
-    assert {len(getattr(values[1], f"{name}_rates")) for name in ("classifier", "full", "head", "lora")} == {2}
+    assert {len(getattr(values[1], f"{name}_rates")) for name in ("classifier", "full", "head", "lora")} == {4}
     with pytest.raises(OptionError, match="Unknown argument '--quick'"):
         parse_options((ModelArguments,), ["--model_name_or_path", "x", "--quick"], default="classify.yaml")
 
