@@ -10,7 +10,8 @@ from transformers.pytorch_utils import Conv1D
 
 from ks_lottery.adapter.layer import RowLayer, TiedRowLayer
 from ks_lottery.adapter.overlap import outside
-from ks_lottery.adapter.parts import COLUMNS, ENTRIES, ROWS, PartKind, TicketLayer, full_shape
+from ks_lottery.adapter.parts import COLUMNS, ENTRIES, ROWS, PartKind, TicketLayer
+from ks_lottery.checkpoints.live_model import full_shape
 from ks_lottery.errors import AdapterError
 
 if TYPE_CHECKING:

@@ -19,11 +19,11 @@ from ks_lottery.adapter.parts import (
     ROWS,
     PartKind,
     PartLayer,
-    full_shape,
     require_replaceable,
     tuned_part,
 )
 from ks_lottery.adapter.rows import RowChange, union_index, wide_dtype
+from ks_lottery.checkpoints.live_model import full_shape
 
 
 class LinearLayer(PartLayer):

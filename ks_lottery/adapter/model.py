@@ -15,9 +15,10 @@ from ks_lottery.adapter.checks import require_parts
 from ks_lottery.adapter.layer import RowLayer, TiedRowLayer
 from ks_lottery.adapter.linear import LinearLayer, VectorLayer
 from ks_lottery.adapter.overlap import without_overlap
-from ks_lottery.adapter.parts import ROWS, PartKind, PartLayer, TicketLayer, full_shape, position_options
+from ks_lottery.adapter.parts import ROWS, PartKind, PartLayer, TicketLayer, position_options
 from ks_lottery.adapter.rows import RowChange, union_index
 from ks_lottery.adapter.tuned import only_rows, tuned_values
+from ks_lottery.checkpoints.live_model import full_shape
 from ks_lottery.errors import AdapterError
 
 if TYPE_CHECKING:

@@ -18,6 +18,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer, check_adapters_to_merge
 from torch import Tensor, nn
 
 from ks_lottery.adapter.rows import RowChange, add_changes, union_index, wide_dtype
+from ks_lottery.checkpoints.live_model import full_shape
 from ks_lottery.errors import AdapterError
 
 _LARGEST_INT32 = 2**31 - 1
@@ -122,11 +123,6 @@ def require_replaceable(parameter: Tensor) -> None:
             "trained in a copy that stands in their place. Train with ZeRO-2, or leave them out of the ticket: token "
             "rows and slices of float32 matrices train with ZeRO-3."
         )
-
-
-def full_shape(parameter: Tensor) -> tuple[int, ...]:
-    """Shape of a parameter, also where DeepSpeed has partitioned it."""
-    return tuple(getattr(parameter, "ds_shape", parameter.shape))
 
 
 class TicketLayer(nn.Module, BaseTunerLayer):

@@ -17,6 +17,7 @@ from transformers.loss.loss_utils import ForCausalLMLoss
 
 from ks_lottery.adapter.layer import RowLayer, TiedRowLayer
 from ks_lottery.adapter.rows import RowChange, find_rows, union_index
+from ks_lottery.adapter.tuned import is_sharded
 from ks_lottery.errors import AdapterError
 
 SHORTEST = 32
@@ -224,7 +225,7 @@ def _require_rows_alone(base: PreTrainedModel, embedding: RowLayer) -> None:
     for name, parameter in base.named_parameters():
         if parameter.requires_grad and id(parameter) not in own:
             _refuse(f"{name!r} trains too, and every position has a gradient there. Use a ticket of input rows alone.")
-        if parameter.numel() == 0 or type(parameter).__name__ == "DTensor":
+        if is_sharded(parameter):
             _refuse(
                 f"{name!r} is sharded over processes, which must take the same passes (FSDP, DeepSpeed ZeRO-3). Train "
                 "with plain data parallelism."

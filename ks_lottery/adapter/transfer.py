@@ -14,6 +14,7 @@ from ks_lottery.adapter.parts import read_part, write_part
 from ks_lottery.checkpoints.reader import Checkpoint, open_checkpoint
 from ks_lottery.errors import AdapterError
 from ks_lottery.ticket.ticket import Ticket
+from ks_lottery.units.layout import task_head
 
 _PIECE_VALUES = 2**22
 
@@ -50,6 +51,7 @@ def transfer_ticket(
     require_fit(ticket, model, check_base)
     source = open_checkpoint(after)
     parts = chosen_parts(ticket)
+    _require_same_ends(source, ticket)
     for part in parts:
         _require_same(source, part.parameter, ticket)
     parameters = dict(model.named_parameters())
@@ -103,14 +105,19 @@ def read_rows(checkpoint: Checkpoint, parameter: str, rows: np.ndarray) -> Tenso
     return values
 
 
-def _require_same(after: Checkpoint, parameter: str, ticket: Ticket) -> None:
-    tied = after.tied and after.layout().task_head is None
-    if TOKEN_GROUPS & set(ticket.selections) and tied != ("tied" in ticket.selections):
+def _require_same_ends(after: Checkpoint, ticket: Ticket) -> None:
+    if not TOKEN_GROUPS & set(ticket.selections):
+        return
+    tied = after.tied and task_head(after.names()) is None
+    if tied != ("tied" in ticket.selections):
         state = "ties" if tied else "does not tie"
         raise AdapterError(
             f"after = {after.name!r} {state} its embeddings, unlike the model that the ticket was found on. Transfer "
             "from the probe that started from the ticket's base model."
         )
+
+
+def _require_same(after: Checkpoint, parameter: str, ticket: Ticket) -> None:
     if parameter not in after.names():
         raise AdapterError(f"after = {after.name!r} has no {parameter!r}. Transfer from the ticket's own probe.")
     here, there = after.shape(parameter), ticket.base.shapes[parameter]

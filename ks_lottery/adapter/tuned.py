@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from ks_lottery.adapter.layer import RowLayer
 from ks_lottery.adapter.linear import LinearLayer
 from ks_lottery.adapter.overlap import columns_outside
-from ks_lottery.adapter.parts import BIAS, COLUMNS, ENTRIES, ROWS, PartKind, PartLayer, full_shape, tuned_part
+from ks_lottery.adapter.parts import BIAS, COLUMNS, ENTRIES, ROWS, PartKind, PartLayer, tuned_part
 from ks_lottery.adapter.rows import RowChange, add_changes, union_index, wide_dtype
+from ks_lottery.checkpoints.live_model import full_shape
 
 PEFT_PREFIX = "base_model.model."
 
@@ -160,13 +161,14 @@ def _gathered(
 ) -> Tensor | Literal["sharded"] | None:
     """A parameter of the base layer from `state_dict`, or None where the layer's own is whole."""
     own = getattr(layer.get_base_layer(), leaf)
-    if not _is_sharded(own):
+    if not is_sharded(own):
         return None
     gathered = state_dict.get(f"{name}.base_layer.{leaf}", own)
-    return "sharded" if _is_sharded(gathered) else gathered
+    return "sharded" if is_sharded(gathered) else gathered
 
 
-def _is_sharded(weight: Tensor) -> bool:
+def is_sharded(weight: Tensor) -> bool:
+    """Whether a parameter is spread over processes (FSDP2, DeepSpeed ZeRO-3)."""
     return type(weight).__name__ == "DTensor" or weight.numel() == 0
 
 

@@ -57,8 +57,7 @@ class ModelCheckpoint(Checkpoint):
 
     @override
     def shape(self, name: str) -> tuple[int, ...]:
-        parameter = self._parameter(name)
-        return tuple(getattr(parameter, "ds_shape", parameter.shape))
+        return full_shape(self._parameter(name))
 
     @override
     def dtype(self, name: str) -> str:
@@ -70,9 +69,8 @@ class ModelCheckpoint(Checkpoint):
 
     @override
     def rows(self, name: str, start: int = 0, stop: int | None = None) -> "torch.Tensor":
-        parameter = self._parameter(name).detach()
-        if hasattr(self._parameter(name), "ds_shape"):
-            parameter = self._gathered(name)
+        own = self._parameter(name)
+        parameter = self._gathered(name) if hasattr(own, "ds_shape") else own.detach()
         if parameter.is_meta:
             raise CheckpointError(
                 f"{name!r} of the model {self.name!r} is on the meta device and has no values. Load the model without "
@@ -103,3 +101,8 @@ class ModelCheckpoint(Checkpoint):
         if name not in self._parameters:
             raise CheckpointError(f"The model {self.name!r} has no parameter {name!r}.")
         return self._parameters[name]
+
+
+def full_shape(parameter: "torch.Tensor") -> tuple[int, ...]:
+    """Shape of a parameter, also where DeepSpeed has partitioned it."""
+    return tuple(getattr(parameter, "ds_shape", parameter.shape))

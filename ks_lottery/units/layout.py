@@ -1,6 +1,6 @@
 """What a granularity has to know of a model: its type, its parameter shapes, its configuration; no weight."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,8 +29,7 @@ class ModelLayout:
     @property
     def task_head(self) -> str | None:
         """Module that turns hidden states into labels instead of tokens ("classifier", "score"), or None."""
-        modules = {name.partition(".")[0] for name in self.shapes}
-        return next((head for head in _TASK_HEADS if head in modules), None)
+        return task_head(self.shapes)
 
     def shape(self, parameter: str) -> tuple[int, ...]:
         """Shape of a parameter.
@@ -59,3 +58,9 @@ class ModelLayout:
             if form in self.shapes or any(parameter.startswith(f"{form}.") for parameter in self.shapes):
                 return form
         return name
+
+
+def task_head(names: Iterable[str]) -> str | None:
+    """`ModelLayout.task_head` of a model with parameters of these names."""
+    modules = {name.partition(".")[0] for name in names}
+    return next((head for head in _TASK_HEADS if head in modules), None)
