@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Protocol, cast, runtime_checkable
+from typing import Any, ClassVar, Protocol, cast, runtime_checkable
 
 import numpy as np
+from typing_extensions import override
 
 from ks_lottery.checkpoints.reader import Checkpoint
+from ks_lottery.errors import OptionError
 from ks_lottery.registry import Registry
 from ks_lottery.ticket.ticket import Kind
 from ks_lottery.units.slab import UnitGroup
@@ -14,7 +16,13 @@ from ks_lottery.units.slab import UnitGroup
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a finder looks at; each family of finders has its own subclass."""
+    """What a finder looks at; each family of finders has its own subclass. Chance looks at nothing, which is this."""
+
+    described: ClassVar[str] = "nothing"
+
+    def details(self) -> dict[str, Any]:
+        """What it is, as JSON values for the provenance of a ticket."""
+        return {}
 
 
 @dataclass(frozen=True)
@@ -28,9 +36,15 @@ class Shift(Evidence):
             units the p-value 1. None: every p-value is wanted.
     """
 
+    described: ClassVar[str] = "two checkpoints, find_ticket(before, after)"
+
     before: Checkpoint
     after: Checkpoint
     level: float | None = None
+
+    @override
+    def details(self) -> dict[str, Any]:
+        return {"before": self.before.name, "after": self.after.name}
 
 
 @dataclass(frozen=True)
@@ -59,14 +73,18 @@ class Finder(Protocol):
     Attributes:
         name: registered name.
         citation: the paper, as the model card prints it.
-        kind: kind of ticket that the scores are for.
+        kind: kind of ticket that the scores are for; an option of finders that serve both.
         needs: class of evidence that `score` takes.
     """
 
     name: ClassVar[str]
     citation: ClassVar[str]
-    kind: ClassVar[Kind]
     needs: ClassVar[type[Evidence]]
+
+    @property
+    def kind(self) -> Kind:
+        """Kind of ticket that the scores are for."""
+        ...
 
     def score(self, groups: Sequence[UnitGroup], evidence: Evidence) -> Iterator[UnitScores]:
         """Score every unit of every group, one group at a time."""
@@ -79,3 +97,16 @@ FINDERS: Registry[type[Finder]] = Registry("finder", "ks_lottery.finders")
 def finder(method: "str | Finder") -> Finder:
     """Turn a name into a finder with default options; pass an instance through. Errors as `Registry.instance`."""
     return cast(Finder, FINDERS.instance(method, Finder, "finder"))
+
+
+def require_evidence(method: Finder, evidence: Evidence) -> None:
+    """Check that a finder is given what it looks at.
+
+    Raises:
+        OptionError: if it is evidence of another family.
+    """
+    if not isinstance(evidence, method.needs):
+        raise OptionError(
+            f"Finder {method.name!r} looks at {method.needs.described}, but was given {evidence.described}. Give it "
+            "that, or choose a finder of this evidence."
+        )

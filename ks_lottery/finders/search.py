@@ -4,7 +4,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, Union
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy as np
 from ks_lottery._version import __version__
 from ks_lottery.checkpoints.reader import Checkpoint, open_checkpoint
 from ks_lottery.errors import OptionError, TicketError
-from ks_lottery.finders.base import Finder, Shift, UnitScores
+from ks_lottery.finders.base import Evidence, Finder, Shift, UnitScores, require_evidence
 from ks_lottery.finders.base import finder as resolve_finder
 from ks_lottery.finders.ranks import Ranks, ranks_for
 from ks_lottery.finders.select import Alpha, Density, Selector, TopK, describe
@@ -32,24 +32,30 @@ Candidates = Sequence[int] | np.ndarray | Mapping[str, Sequence[int] | np.ndarra
 
 def find_ticket(
     before: Source,
-    after: Source,
+    after: Source | None = None,
     units: str | Granularity = "token_rows",
     finder: str | Finder = "ks",
     selector: Selector | None = None,
     candidates: Candidates | None = None,
     distributed: bool = False,
+    evidence: Evidence | None = None,
 ) -> Ticket:
-    """Find the units that shifted between two checkpoints.
+    """Find the units that matter for a task: by their shift between two checkpoints, or by other evidence.
+
+        find_ticket("base", "tuned", finder="ks")
+        find_ticket(model, units="heads", finder="snip", selector=TopK(8), evidence=Batches(model, batches))
+        find_ticket(model, units="weights", finder="random", selector=Density(0.05))
 
     Args:
         before: the base model: live model, folder, Hub id or checkpoint.
-        after: the same model after the probe.
+        after: the same model after the probe; None for finders that look at something else.
         units: granularity, by name or as an object with options.
         finder: method, by name or as an object with options.
         selector: how to cut; `Alpha(0.05)`, the paper's rule, if None.
         candidates: unit numbers that may be selected, for every group or by group name; all that changed if None.
         distributed: whether all processes of `torch.distributed` make this call together, each scoring its share of the
             units from its share of the files; all get the ticket that one process would find.
+        evidence: what the finder looks at, where that is not two checkpoints: `Batches`, `Runs`.
 
     Returns:
         the ticket; `ticket.save(folder)` keeps it.
@@ -58,62 +64,86 @@ def find_ticket(
         CheckpointError: if before and after cannot be read or compared.
         UnitError: if the model lacks the units, or a value is NaN or infinite.
         TicketError: if nothing, or everything, is selected.
-        OptionError, UnknownNameError: if an option is wrong.
+        OptionError, UnknownNameError: if an option is wrong, or the finder looks at other evidence than it is given.
 
     Cost:
         Reads each tensor that holds units once. `TopK` and `Density` over more than 33 million units keep the scores
         of one group at a time and read three times as a rule.
     """
-    ranks = ranks_for(distributed)
-    before, after = ranks.open(before, after)
     method, chooser, kind = resolve_finder(finder), selector or Alpha(), granularity(units)
-    groups = ranks.groups(kind, before)
+    ranks, base, looked_at = _opened(before, after, evidence, method, distributed)
+    groups = ranks.groups(kind, base)
+
+    def cut(scores: Sequence[UnitScores]) -> Ticket:
+        return _selected(scores, base, looked_at, kind, method, chooser, candidates, ranks)
+
+    if not isinstance(looked_at, Shift):
+        return cut(list(method.score(groups, looked_at)))
     if isinstance(chooser, TopK | Density) and sum(group.num_units for group in groups) > _HELD_UNITS:
         ranks.require_one(f"more than {_HELD_UNITS} units, whose scores are not kept")
-        return _streamed(groups, before, after, kind, method, chooser, candidates)
+        return _streamed(groups, base, looked_at, kind, method, chooser, candidates)
     if isinstance(chooser, Alpha):
         # No correction rejects what is not below alpha, so the p-values from alpha on need not be exact.
-        scores = ranks.score(method, groups, Shift(before, after, level=chooser.alpha))
+        scores = ranks.score(method, groups, replace(looked_at, level=chooser.alpha))
         with suppress(TicketError):
-            return _selected(scores, before, after, kind, method, chooser, candidates, ranks)
-    scores = ranks.score(method, groups, Shift(before, after))
-    return _selected(scores, before, after, kind, method, chooser, candidates, ranks)
+            return cut(scores)
+    return cut(ranks.score(method, groups, looked_at))
 
 
 def score_units(
     before: Source,
-    after: Source,
+    after: Source | None = None,
     units: str | Granularity = "token_rows",
     finder: str | Finder = "ks",
     distributed: bool = False,
+    evidence: Evidence | None = None,
 ) -> list[UnitScores]:
     """Score every unit, selected or not; arguments and errors as `find_ticket`."""
-    ranks = ranks_for(distributed)
-    before, after = ranks.open(before, after)
     method = resolve_finder(finder)
-    return ranks.score(method, ranks.groups(granularity(units), before), Shift(before, after))
+    ranks, base, looked_at = _opened(before, after, evidence, method, distributed)
+    groups = ranks.groups(granularity(units), base)
+    if isinstance(looked_at, Shift):
+        return ranks.score(method, groups, looked_at)
+    return list(method.score(groups, looked_at))
 
 
 def select_ticket(
     scores: Sequence[UnitScores],
     before: Source,
-    after: Source,
+    after: Source | None = None,
     units: str | Granularity = "token_rows",
     finder: str | Finder = "ks",
     selector: Selector | None = None,
     candidates: Candidates | None = None,
+    evidence: Evidence | None = None,
 ) -> Ticket:
     """Cut scores that `score_units` made with the same arguments; as `find_ticket`."""
-    before, after = open_checkpoint(before), open_checkpoint(after)
-    return _selected(
-        scores, before, after, granularity(units), resolve_finder(finder), selector or Alpha(), candidates, Ranks()
-    )
+    method = resolve_finder(finder)
+    ranks, base, looked_at = _opened(before, after, evidence, method, distributed=False)
+    return _selected(scores, base, looked_at, granularity(units), method, selector or Alpha(), candidates, ranks)
+
+
+def _opened(
+    before: Source, after: Source | None, evidence: Evidence | None, method: Finder, distributed: bool
+) -> tuple[Ranks, Checkpoint, Evidence]:
+    """The processes that take part, the base model, and the evidence that the finder gets."""
+    if after is not None and evidence is not None:
+        raise OptionError(f"after={after!r} and evidence={evidence.described} are given; a ticket has one evidence.")
+    ranks = ranks_for(distributed)
+    if after is None:
+        ranks.require_one(f"no two checkpoints, but {(evidence or Evidence()).described}")
+        require_evidence(method, evidence or Evidence())
+        return ranks, open_checkpoint(before), evidence or Evidence()
+    opened = ranks.open(before, after)
+    shift = Shift(*opened)
+    require_evidence(method, shift)
+    return ranks, opened[0], shift
 
 
 def _selected(
     scores: Sequence[UnitScores],
-    before: Checkpoint,
-    after: Checkpoint,
+    base: Checkpoint,
+    evidence: Evidence,
     kind: Granularity,
     method: Finder,
     chooser: Selector,
@@ -123,13 +153,13 @@ def _selected(
     allowed = [entry.changed & _candidate_mask(entry, candidates) for entry in scores]
     selections = _selections(scores, chooser.select(scores, allowed))
     tested = int(sum(mask.sum() for mask in allowed))
-    return _ticket(selections, before, after, kind, method, chooser, tested, candidates, ranks)
+    return _ticket(selections, base, evidence, kind, method, chooser, tested, candidates, ranks)
 
 
 def _streamed(
     groups: Sequence[UnitGroup],
-    before: Checkpoint,
-    after: Checkpoint,
+    base: Checkpoint,
+    evidence: Evidence,
     kind: Granularity,
     method: Finder,
     chooser: TopK | Density,
@@ -138,7 +168,7 @@ def _streamed(
     """The same ticket without the scores of more than one group in memory; the weights are read several times."""
 
     def rescore() -> Iterator[tuple[UnitScores, np.ndarray]]:
-        for entry in method.score(groups, Shift(before, after)):
+        for entry in method.score(groups, evidence):
             yield entry, entry.changed & _candidate_mask(entry, candidates)
 
     chosen = None
@@ -150,7 +180,7 @@ def _streamed(
         indices = chooser.select([entry], [allowed])[0] if chosen is None else chosen[position]
         selections |= _selections([entry], [indices])
         tested += int(allowed.sum())
-    return _ticket(selections, before, after, kind, method, chooser, tested, candidates, Ranks())
+    return _ticket(selections, base, evidence, kind, method, chooser, tested, candidates, Ranks())
 
 
 def _selections(scores: Sequence[UnitScores], chosen: Sequence[np.ndarray]) -> dict[str, Selection]:
@@ -164,8 +194,8 @@ def _selections(scores: Sequence[UnitScores], chosen: Sequence[np.ndarray]) -> d
 
 def _ticket(
     selections: Mapping[str, Selection],
-    before: Checkpoint,
-    after: Checkpoint,
+    base: Checkpoint,
+    evidence: Evidence,
     kind: Granularity,
     method: Finder,
     chooser: Selector,
@@ -182,16 +212,17 @@ def _ticket(
         "finder_options": asdict(method),  # type: ignore[call-overload]
         "selector": describe(chooser),
         "units": asdict(kind),  # type: ignore[call-overload]
-        "before": before.name,
-        "after": after.name,
+        **evidence.details(),
         "tested": tested,
         "restricted_to_candidates": candidates is not None,
         "ks_lottery": __version__,
     }
     parameters = parameters_of([selection.group for selection in selections.values()])
-    base = ranks.identify(before, parameters, [selection.indices for selection in selections.values()])
+    identity = ranks.identify(base, parameters, [selection.indices for selection in selections.values()])
     # As a file gives it back: tuples of options become lists.
-    return Ticket(method.kind, kind.name, selections, base, Provenance(method.name, json.loads(json.dumps(details))))
+    return Ticket(
+        method.kind, kind.name, selections, identity, Provenance(method.name, json.loads(json.dumps(details)))
+    )
 
 
 def _candidate_mask(scores: UnitScores, candidates: Candidates | None) -> np.ndarray:

@@ -10,7 +10,7 @@ from scipy.stats import combine_pvalues, ks_2samp
 
 from ks_lottery.checkpoints.reader import Checkpoint, ModelCheckpoint
 from ks_lottery.errors import OptionError, TicketError, UnitError
-from ks_lottery.finders.base import FINDERS, Shift, finder
+from ks_lottery.finders.base import FINDERS, Evidence, Shift, finder
 from ks_lottery.finders.search import find_ticket, score_units, select_ticket
 from ks_lottery.finders.select import Alpha, TopK
 from ks_lottery.finders.shift.magnitude import Magnitude
@@ -25,7 +25,8 @@ PLANTED = [7, 3, 50]
 
 
 REFUSED = {("ks", "weights")}  # one value is no distribution
-PAIRS = [(name, units) for name in FINDERS.names() for units in GRANULARITIES.names() if (name, units) not in REFUSED]
+OF_SHIFT = [name for name, entry in FINDERS.items() if entry.needs is Shift]
+PAIRS = [(name, units) for name in OF_SHIFT for units in GRANULARITIES.names() if (name, units) not in REFUSED]
 
 
 def planted(units: str, count: int = 3, size: float = 1.0) -> tuple[torch.nn.Module, dict[str, list[int]]]:
@@ -49,7 +50,7 @@ def planted(units: str, count: int = 3, size: float = 1.0) -> tuple[torch.nn.Mod
 
 @pytest.mark.parametrize(("name", "units"), PAIRS)
 class TestConformance:
-    """What holds for every registered finder over every registered granularity."""
+    """What holds for every registered finder of two checkpoints over every registered granularity."""
 
     def test_it_names_itself_and_its_source(self, name: str, units: str) -> None:
         method = finder(name)
@@ -109,6 +110,13 @@ def test_what_a_finder_cannot_score_is_refused_with_a_way_out(name: str, units: 
         UnitError, match=r"at least 8 values per unit, but units of '.*' have 1\. Use finder 'magnitude'"
     ):
         find_ticket(tiny_llama(), planted(units)[0], units, name, TopK(1))
+
+
+def test_a_finder_of_other_evidence_is_refused() -> None:
+    with pytest.raises(OptionError, match=r"Finder 'ks' looks at two checkpoints, .*, but was given nothing"):
+        find_ticket(tiny_llama(), finder="ks")
+    with pytest.raises(OptionError, match="are given; a ticket has one evidence"):
+        find_ticket(tiny_llama(), tiny_llama(), evidence=Evidence())
 
 
 def test_ks_combines_the_slabs_of_a_head() -> None:
@@ -224,7 +232,7 @@ def test_a_finder_is_a_name_or_an_instance() -> None:
     assert Alpha() == Alpha(0.05, "none")
 
 
-@pytest.mark.parametrize("name", FINDERS.names())
+@pytest.mark.parametrize("name", OF_SHIFT)
 def test_a_bad_row_is_named_by_its_place_in_the_whole_tensor(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows come in pieces; the message counts from the tensor's first row."""
     after = shifted(tiny_llama(), PLANTED)

@@ -18,7 +18,7 @@ from ks_lottery.checkpoints.reader import FolderCheckpoint, open_checkpoint
 from ks_lottery.errors import CheckpointError, LotteryError, OptionError, TicketError, UnitError
 from ks_lottery.finders import ranks as ranks_module
 from ks_lottery.finders import search
-from ks_lottery.finders.base import FINDERS, UnitScores
+from ks_lottery.finders.base import FINDERS, Shift, UnitScores
 from ks_lottery.finders.ranks import Ranks, ranks_for
 from ks_lottery.finders.search import find_ticket, score_units
 from ks_lottery.finders.select import Alpha, TopK
@@ -30,7 +30,10 @@ from ks_lottery.units.slab import Slab, UnitGroup
 from tests.tiny_models import tiny_llama
 
 PAIRS = [
-    (name, units) for name in FINDERS.names() for units in GRANULARITIES.names() if (name, units) != ("ks", "weights")
+    (name, units)
+    for name, entry in FINDERS.items()
+    for units in GRANULARITIES.names()
+    if entry.needs is Shift and (name, units) != ("ks", "weights")
 ]
 WORKER = Path(__file__).with_name("two_ranks.py")
 
