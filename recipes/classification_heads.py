@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 
 from ks_lottery.checkpoints.reader import Checkpoint
+from ks_lottery.evaluation.sanity import inverted_like
 from ks_lottery.finders.base import UnitScores
 from ks_lottery.finders.search import score_units, select_ticket
-from ks_lottery.finders.select import TopK, largest
+from ks_lottery.finders.select import TopK
 from ks_lottery.ticket.controls import random_like
-from ks_lottery.ticket.ticket import Provenance, Ticket
+from ks_lottery.ticket.ticket import Ticket
 
 KS_HEADS = "KS heads"
 MAGNITUDE_HEADS = "magnitude heads"
@@ -51,15 +52,8 @@ def find_heads(before: Checkpoint, after: Path, top_k: int, control_seed: int) -
     }
     found = tickets[KS_HEADS]
     tickets[RANDOM_HEADS] = random_like(found, control_seed)
-    tickets[INVERTED_HEADS] = _inverted(found, scores[KS_HEADS], top_k)
+    tickets[INVERTED_HEADS] = inverted_like(found, scores[KS_HEADS])
     return HeadTickets(tickets, list(_described(scores[KS_HEADS], tickets)))
-
-
-def _inverted(ticket: Ticket, scores: Sequence[UnitScores], top_k: int) -> Ticket:
-    """The changed units with the smallest scores."""
-    chosen = largest([-entry.score for entry in scores], [entry.changed for entry in scores], top_k)
-    indices = {entry.group.name: units for entry, units in zip(scores, chosen, strict=True)}
-    return ticket.with_units(indices, Provenance("inverted", {"like": ticket.fingerprint}))
 
 
 def _described(scores: Sequence[UnitScores], tickets: Mapping[str, Ticket]) -> Any:

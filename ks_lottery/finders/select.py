@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import pairwise
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -10,9 +9,11 @@ import numpy as np
 from ks_lottery.errors import OptionError, TicketError
 from ks_lottery.finders.base import UnitScores
 from ks_lottery.stats.multiplicity import CORRECTIONS, rejected
+from ks_lottery.stats.topk import Descent
 
 Scope = Literal["global", "group"]
 _SCOPES = ("global", "group")
+_FEW = 32  # where this part of the scores or less is undecided, it is copied to be looked at further
 
 
 @runtime_checkable
@@ -167,48 +168,116 @@ class Density:
         return max(1, round(self.rho * units))
 
 
+@dataclass(frozen=True)
+class Counts:
+    """In each group exactly so many units, those with the largest scores; on equal scores the smaller unit number wins.
+
+    `layer_counts` gives such counts for a density, `counts_like` those of a ticket.
+
+    Attributes:
+        counts: group name to number of units; every group has one.
+
+    Raises:
+        OptionError: if a count is no whole number of 0 or more, or all are 0.
+    """
+
+    counts: Mapping[str, int]
+
+    def __post_init__(self) -> None:
+        wrong = {name: count for name, count in self.counts.items() if not _is_count(count)}
+        if wrong or not any(self.counts.values()):
+            raise OptionError(
+                f"Counts({wrong or dict(self.counts)!r}): each must be a whole number of 0 or more, and one above 0."
+            )
+
+    def select(self, scores: Sequence[UnitScores], candidates: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Choose units.
+
+        Raises:
+            OptionError: if the groups are not those of the counts.
+            TicketError: if fewer units of a group are candidates than its count.
+        """
+        names = [entry.group.name for entry in scores]
+        if set(names) != set(self.counts):
+            missing, unknown = sorted(set(names) - set(self.counts)), sorted(set(self.counts) - set(names))
+            raise OptionError(
+                f"Counts has no number for groups {missing}, and numbers for {unknown}, which are no groups here. Give "
+                "every group one, 0 where nothing is wanted."
+            )
+        return [self._of_group(entry, allowed) for entry, allowed in zip(scores, candidates, strict=True)]
+
+    def _of_group(self, entry: UnitScores, allowed: np.ndarray) -> np.ndarray:
+        name = entry.group.name
+        try:
+            return largest([entry.score], [allowed], self.counts[name], [name])[0]
+        except TicketError as error:
+            raise TicketError(f"Group {name!r}: {error}") from None
+
+
 def describe(selector: Selector) -> dict[str, Any]:
     """A selector as JSON values, for a ticket's provenance."""
     options: Mapping[str, Any] = asdict(selector)  # type: ignore[call-overload]
     return {"name": type(selector).__name__, **options}
 
 
+def _is_count(count: object) -> bool:
+    return isinstance(count, int) and not isinstance(count, bool) and count >= 0
+
+
 def _select_largest(
     selector: TopK | Density, scores: Sequence[UnitScores], candidates: Sequence[np.ndarray]
 ) -> list[np.ndarray]:
-    values = [entry.score for entry in scores]
+    values, names = [entry.score for entry in scores], [entry.group.name for entry in scores]
     if selector.scope == "global":
-        return largest(values, candidates, selector.count(sum(len(one) for one in values)))
+        return largest(values, candidates, selector.count(sum(len(one) for one in values)), names)
     return [
-        largest([one], [allowed], selector.count(len(one)))[0] for one, allowed in zip(values, candidates, strict=True)
+        largest([one], [allowed], selector.count(len(one)), [name])[0]
+        for one, allowed, name in zip(values, candidates, names, strict=True)
     ]
 
 
-def largest(values: Sequence[np.ndarray], candidates: Sequence[np.ndarray], k: int) -> list[np.ndarray]:
+def largest(
+    values: Sequence[np.ndarray],
+    candidates: Sequence[np.ndarray | None],
+    k: int,
+    names: Sequence[str] = (),
+) -> list[np.ndarray]:
     """Exactly k candidates by score descending, then position ascending.
 
     Args:
-        values: per group, [num_units] scores.
-        candidates: per group, [num_units] bool; only these units can be chosen.
+        values: per group, [num_units] scores; float32 and float64 are not copied.
+        candidates: per group, [num_units] bool; only these units can be chosen. None where all can.
         k: how many.
+        names: of the groups, for messages; their numbers if empty.
 
     Returns:
         per group, sorted int64 indices.
 
     Raises:
         TicketError: if fewer than `k` units are candidates.
+        UnitError: if the score of a candidate is NaN.
+
+    Cost:
+        Five passes over the scores as a rule, seven at most; a tenth of their bytes beside the result.
     """
-    flat = np.concatenate([np.where(allowed, one, -np.inf) for one, allowed in zip(values, candidates, strict=True)])
-    allowed = np.concatenate(list(candidates))
-    available = int(allowed.sum())
-    if k > available:
-        raise TicketError(
-            f"{k} units are asked for, but only {available} of {len(flat)} can be selected (units that did not change "
-            "or that are no candidates are left out). Ask for fewer."
-        )
-    threshold = np.partition(flat, len(flat) - k)[len(flat) - k]
-    above = np.flatnonzero(flat > threshold)
-    ties = np.flatnonzero((flat == threshold) & allowed)[: k - len(above)]
-    chosen = np.sort(np.concatenate([above, ties]))
-    bounds = np.cumsum([0, *(len(one) for one in values)])
-    return [chosen[(chosen >= low) & (chosen < high)] - low for low, high in pairwise(bounds)]
+    groups = list(zip(values, candidates, names or [str(number) for number in range(len(values))], strict=True))
+    if k == 0:
+        return [np.zeros(0, dtype=np.int64) for _ in groups]
+    descent, pool = Descent(k), groups
+    while not descent.settled:
+        for one, allowed, name in pool:
+            descent.count(one, allowed, name)
+        descent.narrow()
+        if descent.total < k:
+            raise TicketError(
+                f"{k} units are asked for, but only {descent.total} of {sum(map(len, values))} can be selected (units "
+                "that did not change or that are no candidates are left out). Ask for fewer."
+            )
+        if pool is groups and descent.inside <= descent.total // _FEW:
+            pool = [(one[descent.within(one, allowed)], None, name) for one, allowed, name in groups]
+    chosen, left = [], descent.left
+    for one, allowed, _ in groups:
+        indices, tied = descent.above(one, allowed, left)
+        chosen.append(indices)
+        left -= tied
+    return chosen

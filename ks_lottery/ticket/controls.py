@@ -41,6 +41,48 @@ def random_like(
     return ticket.with_units(indices, Provenance("random_like", details))
 
 
+def shuffled_like(ticket: Ticket, seed: int, *, among: Sequence[int] | np.ndarray | None = None) -> Ticket:
+    """The ticket's own control: units redrawn within each group, as many as it has there, and not the same ones.
+
+    A draw that gives the ticket itself is drawn again; it may share units with it, as chance has it. What is kept is
+    how many units each group has, so a ticket that does not beat this one has found nothing but that.
+
+    Args:
+        ticket: what to imitate.
+        seed: of the draw; the same seed gives the same units on every machine.
+        among: unit numbers to draw from; all if None. As for `random_like`.
+
+    Raises:
+        TicketError: if fewer units are left than the ticket has, or every group leaves but the ticket's own choice.
+
+    Source:
+        Frankle et al. 2020 (arXiv 2009.08576); Su et al. 2020 (arXiv 2009.11094), "rearrange".
+    """
+    generator = np.random.default_rng(seed)
+    pools = {name: _pool(selection.group.num_units, among) for name, selection in ticket.selections.items()}
+    for name, units in ticket.indices.items():
+        if len(pools[name]) < len(units):
+            raise TicketError(
+                f"A shuffled control needs {len(units)} units of group {name!r}, but only {len(pools[name])} are left "
+                "to draw from. Draw among more."
+            )
+    if all(not len(units) or np.array_equal(units, pools[name]) for name, units in ticket.indices.items()):
+        counts = ", ".join(f"{name}: {len(units)} of {len(pools[name])}" for name, units in ticket.indices.items())
+        raise TicketError(
+            f"The ticket has none or all units of each group ({counts}), so redrawing within groups changes nothing. "
+            "Use a control that draws over all groups, or a ticket of another density."
+        )
+    details = {"seed": seed, "like": ticket.fingerprint, "among": _size(among)}
+    while True:
+        indices = {
+            name: generator.choice(pools[name], size=len(units), replace=False)
+            for name, units in ticket.indices.items()
+        }
+        shuffled = ticket.with_units(indices, Provenance("shuffled_like", details))
+        if any(not np.array_equal(units, shuffled.indices[name]) for name, units in ticket.indices.items()):
+            return shuffled
+
+
 def frequency_like(ticket: Ticket, counts: Sequence[int] | np.ndarray, *, exclude: Sequence[int] = ()) -> Ticket:
     """The units that occur most often in the training text, as many in each group as the ticket has.
 

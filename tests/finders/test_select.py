@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ks_lottery.errors import OptionError, TicketError
+from ks_lottery.errors import OptionError, TicketError, UnitError
 from ks_lottery.finders.base import UnitScores
-from ks_lottery.finders.select import Alpha, Density, TopK, describe
+from ks_lottery.finders.select import Alpha, Counts, Density, TopK, describe, largest
 from ks_lottery.units.slab import Slab, UnitGroup
 
 
@@ -99,3 +99,35 @@ def test_wrong_options() -> None:
 def test_selectors_describe_themselves() -> None:
     assert describe(TopK(3)) == {"name": "TopK", "k": 3, "scope": "global"}
     assert describe(Alpha()) == {"name": "Alpha", "alpha": 0.05, "correction": "none"}
+    assert describe(Counts({"a": 2, "b": 0})) == {"name": "Counts", "counts": {"a": 2, "b": 0}}
+
+
+def test_counts_are_taken_in_each_group() -> None:
+    entries = scores([1, 5, 3, 4], [9, 8, 7], [1, 1, 1])
+    chosen = Counts({"g1": 0, "g0": 3, "g2": 2}).select(entries, everything(entries))
+    assert [units.tolist() for units in chosen] == [[1, 2, 3], [], [0, 1]]
+    with pytest.raises(TicketError, match="Group 'g1': 2 units are asked for, but only 1 of 3 can be selected"):
+        Counts({"g0": 1, "g1": 2, "g2": 0}).select(entries, [np.ones(4, bool), np.arange(3) < 1, np.ones(3, bool)])
+    with pytest.raises(OptionError, match=r"Counts has no number for groups \['g1', 'g2'\], and numbers for \['h'\]"):
+        Counts({"g0": 1, "h": 2}).select(entries, everything(entries))
+
+
+@pytest.mark.parametrize("counts", [{}, {"a": 0}, {"a": -1, "b": 2}, {"a": 1.5}, {"a": True}])
+def test_counts_are_whole_numbers(counts: dict[str, int]) -> None:
+    with pytest.raises(OptionError, match=r"Counts\(.*\): each must be a whole number of 0 or more, and one above 0"):
+        Counts(counts)
+
+
+def test_a_score_that_is_no_number_is_refused() -> None:
+    entries = scores([1.0, float("nan")], [2.0])
+    for selector in (TopK(1), TopK(1, "group"), Density(0.5), Counts({"g0": 1, "g1": 1})):
+        with pytest.raises(UnitError, match="The score of unit 1 of group 'g0' is NaN"):
+            selector.select(entries, everything(entries))
+    assert [u.tolist() for u in TopK(1).select(entries, [np.array([True, False]), np.array([True])])] == [[], [0]]
+
+
+def test_a_mask_may_be_left_out() -> None:
+    values = [np.array([1.0, 3.0]), np.array([2.0, -np.inf])]
+    assert [units.tolist() for units in largest(values, [None, None], 3)] == [[0, 1], [0]]
+    assert [units.tolist() for units in largest(values, [None, np.array([False, True])], 3)] == [[0, 1], [1]]
+    assert [units.tolist() for units in largest(values, [None, None], 0)] == [[], []]

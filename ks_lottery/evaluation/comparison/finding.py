@@ -1,0 +1,188 @@
+"""The tickets of one finder on one task: all densities and their controls, found once and kept."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ks_lottery.checkpoints.writer import atomic_folder, write_json
+from ks_lottery.errors import TicketError
+from ks_lottery.evaluation.comparison.plan import Budget, FinderEntry, Table
+from ks_lottery.evaluation.record import CellCost
+from ks_lottery.evaluation.sanity import inverted_like
+from ks_lottery.evaluation.tasks.base import Task
+from ks_lottery.finders.base import Evidence, Finder, Shift, UnitScores
+from ks_lottery.finders.passes import Passes
+from ks_lottery.finders.rounds.levels import dense_run
+from ks_lottery.finders.rounds.runs import Runs
+from ks_lottery.finders.saliency.batches import Batches, batches_of
+from ks_lottery.finders.search import score_units, select_ticket
+from ks_lottery.finders.select import Density
+from ks_lottery.ticket.controls import frequency_like, shuffled_like
+from ks_lottery.ticket.ticket import Ticket
+from ks_lottery.training.cost import measure
+from ks_lottery.training.runs import TrainerRuns, exclusively
+from ks_lottery.units.slab import UnitGroup
+
+TICKET = ""
+"""The key of a finder's own ticket, beside those of its controls."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """The tickets of a finder, and what they cost.
+
+    Attributes:
+        folder: where they are kept.
+        cost: of finding, for all densities together.
+    """
+
+    folder: Path
+    cost: CellCost
+
+    def ticket(self, density: float, control: str = TICKET) -> Ticket:
+        """The ticket of a density, or one of its controls.
+
+        Raises:
+            TicketError: with the reason, where it could not be made.
+        """
+        place = self.folder / _place(density, control)
+        if not place.is_dir():
+            reasons = json.loads((self.folder / "found.json").read_text(encoding="utf-8"))["missing"]
+            raise TicketError(reasons[_place(density, control)])
+        return Ticket.load(place)
+
+
+@dataclass(frozen=True)
+class Search:
+    """Finding on one task, for one table and replicate.
+
+    Attributes:
+        table: what is found.
+        task: what it is found on.
+        runs: trainings of the task at this replicate's data order.
+        budget: of the comparison.
+        seed: the replicate.
+        folder: of all found tickets.
+    """
+
+    table: Table
+    task: Task
+    runs: TrainerRuns
+    budget: Budget
+    seed: int
+    folder: Path
+
+    def find(self, entry: FinderEntry) -> Found:
+        """Find, or read what an earlier call found; errors as `find_ticket`."""
+        content = {
+            "table": [self.table.kind, self.table.units, dict(self.table.unit_options), self.table.densities],
+            "finder": dict(entry.options),
+            "task": self.task.digest,
+            "budget": asdict(self.budget),
+            "seed": self.seed,
+        }
+        mark = hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:20]
+        place = self.folder / mark
+        if not place.is_dir():
+            with exclusively(place):
+                if not place.is_dir():
+                    self._make(entry, place)
+        record = json.loads((place / "found.json").read_text(encoding="utf-8"))
+        return Found(place, CellCost(**record["cost"]))
+
+    def groups(self) -> tuple[UnitGroup, ...]:
+        """The units of the table."""
+        return tuple(self.table.granularity().groups(self.runs.base.layout()))
+
+    def _make(self, entry: FinderEntry, place: Path) -> None:
+        method = entry.make(self.table.kind, self.seed)
+        with measure() as spent:
+            scores, evidence, passes = self._score(method)
+        seconds = spent.seconds + passes.seconds
+        cost = CellCost(forward=passes.forward, backward=passes.backward, seconds=seconds, peak_bytes=spent.peak_bytes)
+        missing = {}
+        with atomic_folder(place) as folder:
+            for density in self.table.densities:
+                for name, made in self._tickets(method, scores, evidence, density).items():
+                    if isinstance(made, Ticket):
+                        made.save(folder / _place(density, name))
+                    else:
+                        missing[_place(density, name)] = made
+            write_json(
+                folder / "found.json",
+                {"finder": entry.label, "cost": asdict(cost), "missing": missing, "of": _of(self)},
+            )
+
+    def _score(self, method: Finder) -> tuple[list[UnitScores], Evidence, Passes]:
+        """Scores of all units, the evidence, and what it cost beside the time of this call."""
+        passes = Passes()
+        runs = replace(self.runs, passes=passes)
+        evidence = self._evidence(method, runs)
+        granularity = self.table.granularity()
+        if isinstance(evidence, Shift):
+            return score_units(evidence.before, evidence.after, granularity, method), evidence, passes
+        scores = score_units(self.runs.base, None, granularity, method, evidence=evidence)
+        return scores, evidence, evidence.passes if isinstance(evidence, Batches) else passes
+
+    def _evidence(self, method: Finder, runs: TrainerRuns) -> Evidence:
+        if method.needs is Shift:
+            # In a table of weight tickets everything trains, in one of update tickets the units alone.
+            return Shift(runs.base, runs.train(dense_run(self.groups(), self.table.kind)))
+        if method.needs is Batches:
+            batches = batches_of(
+                self.task.examples, self.task.collator, self.budget.batch_size, self.budget.batches, self.seed
+            )
+            return Batches(self.task.load_model(), batches)
+        return runs if method.needs is Runs else Evidence()
+
+    def _tickets(
+        self, method: Finder, scores: Sequence[UnitScores], evidence: Evidence, density: float
+    ) -> dict[str, Ticket | str]:
+        """The ticket of a density and its controls by name; a text says why one cannot be made."""
+        among = self._candidates()
+        chosen = among if method.needs is Evidence else None
+        after = evidence.after if isinstance(evidence, Shift) else None
+        other = None if isinstance(evidence, Shift) else evidence
+        units, cut = self.table.granularity(), Density(density)
+        try:
+            ticket = select_ticket(scores, self.runs.base, after, units, method, cut, chosen, evidence=other)
+        except TicketError as error:
+            return dict.fromkeys((TICKET, "shuffled", "inverted", "frequency"), str(error))
+        makers: Mapping[str, Any] = {
+            "shuffled": lambda: shuffled_like(ticket, self.seed, among=among),
+            "inverted": lambda: inverted_like(ticket, scores, _by_group(ticket, among)),
+            "frequency": lambda: frequency_like(ticket, self.task.token_counts()),
+        }
+        made: dict[str, Ticket | str] = {TICKET: ticket}
+        for name, make in makers.items():
+            if name == "frequency" and self.table.units != "token_rows":
+                continue
+            try:
+                made[name] = make()
+            except TicketError as error:
+                made[name] = str(error)
+        return made
+
+    def _candidates(self) -> np.ndarray | None:
+        """Units that chance may draw: of token rows those that a training text uses, since no other can learn."""
+        if self.table.units != "token_rows":
+            return None
+        used: np.ndarray = np.flatnonzero(self.task.token_counts())
+        return used
+
+
+def _by_group(ticket: Ticket, among: np.ndarray | None) -> Mapping[str, np.ndarray] | None:
+    return None if among is None else dict.fromkeys(ticket.selections, among)
+
+
+def _place(density: float, control: str) -> str:
+    return f"{density:g}-{control or 'ticket'}"
+
+
+def _of(search: Search) -> dict[str, Any]:
+    return {"task": search.task.name, "units": search.table.units, "kind": search.table.kind, "seed": search.seed}

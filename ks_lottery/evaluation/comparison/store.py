@@ -1,0 +1,100 @@
+"""Where the cells of a comparison are kept: lines that are only ever appended, one file per worker."""
+
+import json
+import os
+from pathlib import Path
+
+from ks_lottery.checkpoints.writer import atomic_file, write_json
+from ks_lottery.errors import OptionError
+from ks_lottery.evaluation.comparison.plan import Plan
+from ks_lottery.evaluation.record import Record
+
+_PLAN = "comparison.json"
+
+
+class Store:
+    """The results of one comparison, in a folder that several workers may share.
+
+    Each worker appends finished cells to a file of its own, one JSON object a line. A line that a kill cut off is no
+    cell, and is made again.
+
+    Args:
+        folder: of the comparison.
+        plan: what is compared.
+        worker: name of this worker's file.
+
+    Raises:
+        OptionError: if the folder holds another comparison.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], plan: Plan, worker: str = "0-of-1") -> None:
+        self.folder = Path(folder)
+        self._own = self.folder / "results" / f"{worker}.jsonl"
+        self._own.parent.mkdir(parents=True, exist_ok=True)
+        _require_same(self.folder / _PLAN, plan)
+        self._mend()
+
+    def records(self) -> list[Record]:
+        """All cells of all workers; of a cell that was made twice the last one, in the order of the first.
+
+        Raises:
+            DataError: if a line is no cell.
+        """
+        found: dict[str, Record] = {}
+        for file in sorted(self._own.parent.glob("*.jsonl")):
+            for line in file.read_text(encoding="utf-8").splitlines():
+                try:
+                    values = json.loads(line)
+                except ValueError:
+                    continue  # cut off
+                record = Record.from_dict(values)
+                if record.cell not in found or found[record.cell].error:
+                    found[record.cell] = record
+        return list(found.values())
+
+    def finished(self) -> set[str]:
+        """Fingerprints of the cells that need not be made again: those that did not fail."""
+        return {record.cell for record in self.records() if not record.error}
+
+    def append(self, record: Record) -> None:
+        """Add a cell; it is on the disk when this returns."""
+        with self._own.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record.to_dict(), sort_keys=True) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def export(self) -> Path:
+        """Write all cells into one table, `results.parquet`, with one column per field and per score."""
+        import pyarrow as pa
+        from pyarrow import parquet
+
+        rows = []
+        for record in self.records():
+            values = record.to_dict()
+            flat = {f"{part}_{key}": v for part in ("finding", "training") for key, v in values.pop(part).items()}
+            rows.append({**values, **flat, "scores": json.dumps(values["scores"], sort_keys=True)})
+        target = self.folder / "results.parquet"
+        with atomic_file(target) as temporary:
+            parquet.write_table(pa.Table.from_pylist(rows), temporary)
+        return target
+
+    def _mend(self) -> None:
+        """End a line that a kill cut off, so that the next one begins a line."""
+        if self._own.is_file() and (content := self._own.read_bytes()) and not content.endswith(b"\n"):
+            with self._own.open("ab") as file:
+                file.write(b"\n")
+
+
+def _require_same(path: Path, plan: Plan) -> None:
+    """Check whose folder it is, or mark it."""
+    if not path.is_file():
+        write_json(path, {"fingerprint": plan.fingerprint, "plan": plan.to_dict()})
+        return
+    kept = json.loads(path.read_text(encoding="utf-8"))
+    if kept["fingerprint"] != plan.fingerprint:
+        now, then = plan.to_dict(), kept["plan"]
+        differing = sorted(key for key in {*now, *then} if now.get(key) != then.get(key))
+        raise OptionError(
+            f"{str(path.parent)!r} holds another comparison: {', '.join(differing)} differ. Give another folder, or "
+            "the configuration that it was begun with."
+        )

@@ -1,0 +1,1 @@
+"""Finders that look at nothing: tickets by chance, the controls of every other one."""

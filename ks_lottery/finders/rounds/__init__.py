@@ -1,0 +1,1 @@
+"""Evidence: repeated training of one model on one task."""

@@ -1,0 +1,1 @@
+"""Finders whose evidence is a live model and some batches of its task."""

@@ -1,0 +1,214 @@
+"""The page of a comparison: tables, sanity verdicts, pictures, and what to doubt; all numbers come from records."""
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ks_lottery.checkpoints.writer import atomic_file, write_json
+from ks_lottery.errors import DataError
+from ks_lottery.evaluation.record import Record
+from ks_lottery.evaluation.sanity import SanityVerdict, beats
+from ks_lottery.report.comparison_cells import Table, check_records, tables_of
+from ks_lottery.report.comparison_plots import cost_picture, density_picture, overlap_picture
+from ks_lottery.report.comparison_tables import (
+    failed_table,
+    sanity_table,
+    score_digits,
+    score_table,
+    share,
+    transfer_table,
+)
+from ks_lottery.report.tables import meta_table, plain
+from ks_lottery.ticket.markdown import number
+
+PAGE, DATA = "comparison.md", "comparison.json"
+_FORMAT = 1
+_OWN_CONTROLS = ("shuffled", "inverted", "random")
+_OVERLAP_FIELDS = (
+    "units", "density", "kind", "first", "second", "first_replicate", "second_replicate", "task", "jaccard", "chance",
+)  # fmt: skip
+_SANITY = (
+    "A pair is a finder and its control with the same units, task, density and replicate, the ticket found on that "
+    "task. Intervals are Student's t intervals (95 %) of the mean over all pairs, tasks and densities together, taken "
+    "as independent. *Passes*: the whole interval lies above 0. *Shuffled*: as many units in each group, others. "
+    "*Inverted*: the units that the finder puts last. *Random*: units by chance."
+)
+_OVERLAP = (
+    "Jaccard index: shared units over all units of two tickets of one density, mean over tasks and replicates. On the "
+    "diagonal: two replicates of the same finder, which is the most that any other finder can be expected to share "
+    "with it. Chance: two random tickets of that density."
+)
+_TRANSFER = (
+    "Rows: the task that a ticket was found on. Columns: the task that it was trained and scored on. Bold: a task's "
+    "own ticket, to which the percentages in its column relate. A ticket that is found elsewhere and does no better "
+    "than random units has carried nothing over. Means over replicates."
+)
+_CAVEATS = (
+    "**Compare at equal density of the same units only.** Units of different granularities differ in size.",
+    "**The front is drawn through means.** Where intervals overlap, another run may draw another front.",
+    "**Seconds depend on the machine**; examples forward and backward do not, and every finder's count includes all "
+    "that it needs, such as a probe or rounds of training.",
+    "**Intervals cover replicates**: the seed of finding, of the data's order and of draws. Neither other test "
+    "examples nor other tasks nor other base models are in them.",
+    "**Many finders are compared.** Some pass by chance where there are many; an interval is for each by itself.",
+)
+
+
+def write_comparison(
+    folder: str | os.PathLike[str],
+    records: Sequence[Record],
+    overlaps: Sequence[Mapping[str, Any]] = (),
+    meta: Mapping[str, Any] | None = None,
+    command: str | None = None,
+) -> Path:
+    """Write `comparison.md`, `comparison.json` and the pictures into a folder.
+
+    Everything is made before the first file is touched, and each file is replaced as a whole, the page last.
+
+    Args:
+        folder: created if there is none.
+        records: finished and failed cells.
+        overlaps: one dict for each two tickets: `units`, `density`, `kind`, `first` and `second` (methods),
+            `first_replicate`, `second_replicate`, `task`, `jaccard`, `chance`.
+        meta: facts about the run as JSON values.
+        command: what made the records, so that a reader can repeat them.
+
+    Returns:
+        path of `comparison.md`.
+
+    Raises:
+        DataError: if there is no record, two are the same cell, one has neither score nor error or a score that is NaN
+            or infinite, or an overlap lacks a field.
+    """
+    check_records(records)
+    for entry in overlaps:
+        lacking = [name for name in _OVERLAP_FIELDS if name not in entry]
+        if lacking:
+            raise DataError(f"An overlap lacks {', '.join(lacking)}; it has {sorted(entry)}. Give all of its fields.")
+    tables = tables_of(records)
+    verdicts = sanity_verdicts(records)
+    pictures = _pictures(tables, overlaps)
+    page = _page(records, tables, verdicts, overlaps, meta or {}, command)
+    data = {
+        "format": _FORMAT,
+        "command": command,
+        "meta": dict(meta or {}),
+        "records": [record.to_dict() for record in records],
+        "overlaps": [dict(entry) for entry in overlaps],
+        "verdicts": [verdict.to_dict() for verdict in verdicts],
+    }
+    for name, picture in pictures.items():
+        with atomic_file(Path(folder) / name) as temporary:
+            temporary.write_bytes(picture)
+    write_json(Path(folder) / DATA, data)
+    with atomic_file(Path(folder) / PAGE) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    return Path(folder) / PAGE
+
+
+def sanity_verdicts(records: Sequence[Record]) -> list[SanityVerdict]:
+    """Verdicts of every finder against its shuffle, its inversion, random units, and further controls that were run."""
+    further = {record.control for record in records if record.role == "control"} - {"", *_OWN_CONTROLS}
+    return [verdict for control in (*_OWN_CONTROLS, *sorted(further)) for verdict in beats(records, control)]
+
+
+def _page(
+    records: Sequence[Record],
+    tables: Sequence[Table],
+    verdicts: Sequence[SanityVerdict],
+    overlaps: Sequence[Mapping[str, Any]],
+    meta: Mapping[str, Any],
+    command: str | None,
+) -> str:
+    parts = ["# Comparison of ticket finders", _summary(records, verdicts)]
+    if command is not None:
+        parts.append(f"Made by:\n\n```\n{command}\n```")
+    if meta:
+        parts.append(meta_table(meta))
+    for compared in tables:
+        parts += _table_section(compared, [entry for entry in overlaps if _place_of(entry) == _place(compared)])
+        parts += _transfer_section(compared, records)
+    failed = [record for record in records if record.error]
+    if failed:
+        parts += ["## Cells that failed", failed_table(failed)]
+    if verdicts:
+        parts += ["## Does it beat its controls?", sanity_table(verdicts), _SANITY]
+    parts += ["## Before you believe this", "\n".join(f"- {caveat}" for caveat in _CAVEATS)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _summary(records: Sequence[Record], verdicts: Sequence[SanityVerdict]) -> str:
+    failed = sum(bool(record.error) for record in records)
+    counts = f"{len(records) - failed:,} finished cells" + (f", {failed:,} failed" if failed else "")
+    shuffles = [verdict for verdict in verdicts if verdict.control == "shuffled"]
+    if not shuffles:
+        return f"{counts}; no finder among them."
+    passed = [f"{plain(one.method)} ({plain(one.units)}, {one.kind})" for one in shuffles if one.passes]
+    unknown = sum(one.verdict.startswith("unknown") for one in shuffles)
+    text = f"{counts}. **{len(passed)} of {len(shuffles)} finders beat their own shuffles**"
+    text += f": {', '.join(passed)}." if passed else "."
+    return f"{text} Of {unknown} it is not known." if unknown else text
+
+
+def _table_section(compared: Table, overlaps: Sequence[Mapping[str, Any]]) -> list[str]:
+    parts = [f"## {compared.kind.capitalize()} tickets of {plain(compared.units)}", score_table(compared)]
+    parts.append(_how_to_read(compared))
+    if any(row.role != "reference" for row in compared.rows):
+        parts.append(f"![Score against density]({_file(compared, 'density')})")
+        parts.append(f"![Score against cost]({_file(compared, 'cost')})")
+    if overlaps:
+        parts += ["### Overlap", f"![Overlap]({_file(compared, 'overlap')})", _OVERLAP]
+    return parts
+
+
+def _how_to_read(compared: Table) -> str:
+    columns = (
+        "*Density realised*: weights of the ticket over all weights of its unit groups. *Minus its shuffle*: score "
+        "less that of the same finder's shuffled ticket, over common replicates. *Finding* includes all that the "
+        "finder needs."
+    )
+    if compared.deviation is None:
+        return f"No row has two runs, so there are no intervals. {columns}"
+    digits = 1 + score_digits([row.score.value for row in compared.rows])
+    return (
+        "Square brackets hold Student's t intervals (95 %) of the mean over runs. Their standard deviation is pooled "
+        f"over all rows of this table: {number(compared.deviation, digits)} with {compared.freedom} degrees of "
+        "freedom, as if all rows scattered alike; one row's few runs could not tell its own. That of the differences "
+        f"is pooled in the same way. {columns}"
+    )
+
+
+def _transfer_section(compared: Table, records: Sequence[Record]) -> list[str]:
+    parts: list[str] = []
+    here = [one for one in records if (one.kind, one.units) == _place(compared) and one.score is not None]
+    for density in sorted({one.density for one in here if one.density is not None}, reverse=True):
+        shown = transfer_table([one for one in here if one.density == density and one.role != "reference"])
+        if shown:
+            parts += [f"### Transfer at density {share(density)}", shown]
+    return [*parts, _TRANSFER] if parts else []
+
+
+def _pictures(tables: Sequence[Table], overlaps: Sequence[Mapping[str, Any]]) -> dict[str, bytes]:
+    pictures = {}
+    for compared in tables:
+        if any(row.role != "reference" for row in compared.rows):
+            pictures[_file(compared, "density")] = density_picture(compared)
+            pictures[_file(compared, "cost")] = cost_picture(compared)
+        here = [entry for entry in overlaps if _place_of(entry) == _place(compared)]
+        if here:
+            pictures[_file(compared, "overlap")] = overlap_picture(here)
+    return pictures
+
+
+def _file(compared: Table, what: str) -> str:
+    return re.sub(r"[^A-Za-z0-9]+", "-", f"{compared.kind}-{compared.units}-{what}") + ".png"
+
+
+def _place(compared: Table) -> tuple[str, str]:
+    return compared.kind, compared.units
+
+
+def _place_of(overlap: Mapping[str, Any]) -> tuple[str, str]:
+    return overlap["kind"], overlap["units"]
