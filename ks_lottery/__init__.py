@@ -25,59 +25,82 @@ if TYPE_CHECKING:
     from ks_lottery.adapter.transfer import transfer_ticket
     from ks_lottery.adapter.zeros import zero_checkpoint
     from ks_lottery.errors import LotteryError
+    from ks_lottery.evaluation.stability import connectivity
+    from ks_lottery.finders.densities import layer_counts
+    from ks_lottery.finders.saliency.batches import Batches, batches_of
     from ks_lottery.finders.search import find_ticket
-    from ks_lottery.finders.select import Alpha, Density, TopK
-    from ks_lottery.ticket.controls import frequency_like, random_like, structural_row, these_rows
+    from ks_lottery.finders.select import Alpha, Counts, Density, TopK
+    from ks_lottery.ticket.controls import frequency_like, random_like, shuffled_like, structural_row, these_rows
     from ks_lottery.ticket.ticket import Ticket
     from ks_lottery.training.callback import TicketCallback
+    from ks_lottery.training.dynamic import SET, RigL
     from ks_lottery.training.probe import probe
+    from ks_lottery.training.runs import trainer_runs
     from ks_lottery.units.token_rows import TokenRows
 
 _HOMES = {
     "Alpha": "ks_lottery.finders.select",
+    "Batches": "ks_lottery.finders.saliency.batches",
+    "Counts": "ks_lottery.finders.select",
     "Density": "ks_lottery.finders.select",
     "LotteryConfig": "ks_lottery.adapter.config",
     "LotteryError": "ks_lottery.errors",
+    "RigL": "ks_lottery.training.dynamic",
+    "SET": "ks_lottery.training.dynamic",
     "Ticket": "ks_lottery.ticket.ticket",
     "TicketCallback": "ks_lottery.training.callback",
     "TokenRows": "ks_lottery.units.token_rows",
     "TopK": "ks_lottery.finders.select",
     "attach_ticket": "ks_lottery.adapter.attach",
+    "batches_of": "ks_lottery.finders.saliency.batches",
+    "connectivity": "ks_lottery.evaluation.stability",
     "export_ticket": "ks_lottery.adapter.export",
     "find_ticket": "ks_lottery.finders.search",
     "frequency_like": "ks_lottery.ticket.controls",
     "import_sft": "ks_lottery.adapter.importers",
+    "layer_counts": "ks_lottery.finders.densities",
     "probe": "ks_lottery.training.probe",
     "random_like": "ks_lottery.ticket.controls",
     "shrink_checkpoint": "ks_lottery.adapter.shrink",
+    "shuffled_like": "ks_lottery.ticket.controls",
     "skip_unused_gradients": "ks_lottery.adapter.prefix",
     "structural_row": "ks_lottery.ticket.controls",
     "these_rows": "ks_lottery.ticket.controls",
+    "trainer_runs": "ks_lottery.training.runs",
     "transfer_ticket": "ks_lottery.adapter.transfer",
     "zero_checkpoint": "ks_lottery.adapter.zeros",
 }
 
 __all__ = [
+    "SET",
     "Alpha",
+    "Batches",
+    "Counts",
     "Density",
     "LotteryConfig",
     "LotteryError",
+    "RigL",
     "Ticket",
     "TicketCallback",
     "TokenRows",
     "TopK",
     "__version__",
     "attach_ticket",
+    "batches_of",
+    "connectivity",
     "export_ticket",
     "find_ticket",
     "frequency_like",
     "import_sft",
+    "layer_counts",
     "probe",
     "random_like",
     "shrink_checkpoint",
+    "shuffled_like",
     "skip_unused_gradients",
     "structural_row",
     "these_rows",
+    "trainer_runs",
     "transfer_ticket",
     "zero_checkpoint",
 ]

@@ -3,6 +3,7 @@
 import os
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -48,31 +49,44 @@ def compare(
     side_by_side.end_with_parent()
     with usage_errors():
         place = side_by_side.parse_shard(shard) if shard else side_by_side.shard_of_launcher(os.environ)
+        _require_one(place, workers, slurm, ray)
+        if place or workers == 1:
+            side_by_side.keep_one_gpu(os.environ)
         plan = read_plan(config)
-        if sum(choice is not None for choice in (place, workers, slurm, ray)) > 1:
-            from ks_lottery.errors import OptionError
-
-            raise OptionError("Give one of --shard, --workers, --slurm and --ray.")
     command = side_by_side.this_program([*_subcommand(), config, "--out", out])
     if slurm is not None:
         typer.echo(side_by_side.job_array(command, slurm), nl=False)
         return
     from ks_lottery.evaluation.compare import Comparison
 
-    count = 1 if place else ray or workers or side_by_side.default_workers()
-    if ray is None and count == 1:
+    with usage_errors():
         comparison = Comparison(plan, Path(out), place or (0, 1))
-        comparison.run()
-    else:
-        comparison = Comparison(plan, Path(out))
-        run = side_by_side.run_workers if ray is None else side_by_side.run_with_ray
-        if not comparison.is_complete(failed_are_done=False):
-            run(command, count)
-    write_report(comparison, shlex.join(["ks-lottery", "compare", config, "--out", out]))
+        count = 1 if place else ray or workers or min(side_by_side.default_workers(), len(comparison.cells))
+        if ray is None and count == 1:
+            comparison.run()
+        elif not comparison.is_complete(failed_are_done=False):
+            comparison.require_fit()
+            (side_by_side.run_workers if ray is None else side_by_side.run_with_ray)(command, count)
+    if side_by_side.PARENT not in os.environ:  # who started the workers writes the report
+        write_report(comparison, _shown([config, "--out", out]))
+
+
+def _require_one(place: tuple[int, int] | None, workers: int | None, slurm: int | None, ray: int | None) -> None:
+    """Check that at most one way to share the work out was chosen."""
+    from ks_lottery.errors import OptionError
+
+    counts = {"--workers": workers, "--slurm": slurm, "--ray": ray}
+    for name, count in counts.items():
+        if count is not None and count < 1:
+            raise OptionError(f"{name} {count}: must be at least 1.")
+    if sum(choice is not None for choice in (place, *counts.values())) > 1:
+        raise OptionError(
+            "Give one of --shard, --workers, --slurm and --ray; processes of `accelerate launch` are shards already."
+        )
 
 
 def write_report(comparison: "Comparison", command: str) -> Path | None:
-    """Write table, pictures and report of a comparison if all its cells were made; its first failed cells are named."""
+    """Write table, pictures and report of a comparison if all its cells were made; the first failed cell is named."""
     from ks_lottery.evaluation.comparison.overlap import overlaps
     from ks_lottery.report.comparison import write_comparison
 
@@ -82,8 +96,22 @@ def write_report(comparison: "Comparison", command: str) -> Path | None:
     records = comparison.records()
     path = write_comparison(comparison.folder / "report", records, overlaps(comparison), comparison.meta(), command)
     failed = [record for record in records if record.error]
-    typer.echo(f"report: {path}" + (f"; {len(failed)} of {len(records)} cells failed" if failed else ""))
+    if failed:
+        first = f"{failed[0].method} on {failed[0].task}, replicate {failed[0].replicate}: {failed[0].error}"
+        typer.echo(f"{len(failed)} of {len(records)} cells failed, the first: {first}. A rerun tries them again.")
+    typer.echo(f"report: {path}")
     return path
+
+
+def _shown(arguments: Sequence[str]) -> str:
+    """The command as a person would type it: a recipe's own configuration is left out, paths are relative."""
+    here, script = Path.cwd(), Path(sys.argv[0]).resolve()
+    if _subcommand():
+        return shlex.join(["ks-lottery", "compare", *arguments])
+    own = script.parent / "configs" / "compare.yaml"
+    shown = [str(script.relative_to(here)) if script.is_relative_to(here) else script.name]
+    shown += [argument for argument in arguments if Path(argument) != own]
+    return shlex.join(["accelerate", "launch", *shown])
 
 
 def _subcommand() -> list[str]:

@@ -2,6 +2,7 @@
 
 import math
 import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,16 +12,16 @@ from typing import Any
 import torch
 
 from ks_lottery.checkpoints.reader import Checkpoint
-from ks_lottery.errors import OptionError
-from ks_lottery.evaluation.comparison.cells import ALL_UNITS, FREQUENCY, FULL_TUNING, NO_TUNING, Cell, cells_of
+from ks_lottery.errors import DataError, LotteryError, OptionError
+from ks_lottery.evaluation.comparison.cells import Cell, cells_of
 from ks_lottery.evaluation.comparison.finding import TICKET, Found, Search
+from ks_lottery.evaluation.comparison.fit import require_fit
 from ks_lottery.evaluation.comparison.plan import Plan
 from ks_lottery.evaluation.comparison.store import Store
+from ks_lottery.evaluation.comparison.table import ALL_UNITS, FREQUENCY, FULL_TUNING, NO_TUNING
 from ks_lottery.evaluation.comparison.training import Trained, Trainings
 from ks_lottery.evaluation.record import Record
 from ks_lottery.evaluation.tasks.base import Task, make_task
-from ks_lottery.finders.base import FINDERS
-from ks_lottery.finders.draws.random import Random
 from ks_lottery.finders.rounds.levels import dense_run
 from ks_lottery.ticket.ticket import Ticket
 
@@ -64,6 +65,10 @@ class Comparison:
         for name in ("runs", "tickets", "trained"):
             (self.folder / name).mkdir(exist_ok=True)
 
+    def require_fit(self) -> None:
+        """Check that the tasks are large enough for the plan; errors as `comparison.fit.require_fit`."""
+        require_fit(self.plan, self.tasks)
+
     def run(self) -> list[Record]:
         """Make all cells of this shard that are not finished.
 
@@ -71,6 +76,9 @@ class Comparison:
 
         Returns:
             the records of all workers.
+
+        Raises:
+            DataError, OptionError, UnitError: as `require_fit`, before the first cell.
         """
         index, count = self.shard
         finished = self.store.finished()
@@ -79,11 +87,14 @@ class Comparison:
             for number, (cell, mark) in enumerate(self.cells)
             if number % count == index and mark not in finished
         ]
+        if mine:
+            _require_one_gpu(torch.cuda.device_count())
+            self.require_fit()
         for number, (cell, mark) in enumerate(mine, 1):
             begin = time.perf_counter()
             record = self._make(cell, mark)
             self.store.append(record)
-            outcome = record.error or f"{self.tasks[cell.task].metric} {record.score:.1f}"
+            outcome = record.error or f"{self.tasks[cell.task].metric} {record.score:.4g}"
             at = "" if cell.density is None else f" at {cell.density:g}"
             self.say(
                 f"[{number}/{len(mine)}] {cell.task}, {cell.method}{at}, replicate {cell.replicate}: {outcome} "
@@ -120,7 +131,12 @@ class Comparison:
 
     def ticket(self, cell: Cell) -> Ticket:
         """The ticket of a cell; errors as the finder's."""
-        return self._ticket(cell)[1]
+        return self._ticket(cell, self.search(cell))[1]
+
+    def search(self, cell: Cell) -> Search:
+        """Finding for the table, replicate and task that the ticket of a cell comes from."""
+        trainings = self._trainings(cell.found_on, cell.replicate)
+        return Search(self.plan.tables[cell.table], trainings, self.folder)
 
     @cached_property
     def cells(self) -> list[tuple[Cell, str]]:
@@ -132,19 +148,26 @@ class Comparison:
         try:
             if cell.role == "reference":
                 return self._finished(cell, mark, self._reference(cell))
-            found, ticket = self._ticket(cell)
-            start, first_step = self._start(cell)
-            trained = self._trainings(cell.task, cell.replicate).ticket(ticket, start, first_step)
+            search = self.search(cell)
+            found, ticket = self._ticket(cell, search)
+            start, first_step = self._start(cell, search)
+            elsewhere = cell.found_on != cell.task
+            trained = self._trainings(cell.task, cell.replicate).ticket(ticket, start, first_step, elsewhere)
             return self._finished(cell, mark, trained, ticket, found)
         except Exception as error:
-            return cell.record(self.plan, mark, error=f"{type(error).__name__}: {error}")
+            if not isinstance(error, LotteryError):
+                self.say(traceback.format_exc().rstrip())
+            return cell.record(self.plan, mark, error=f"{type(error).__name__}: {' '.join(str(error).split())}")
 
     def _finished(
         self, cell: Cell, mark: str, trained: Trained, ticket: Ticket | None = None, found: Found | None = None
     ) -> Record:
+        score = trained.scores[self.tasks[cell.task].metric]
+        if not math.isfinite(score):
+            raise DataError(f"The score is {score}: the training diverged. Lower the learning rate.")
         return cell.record(
             self.plan, mark, realised=None if ticket is None else ticket.density(), trainable=trained.trainable,
-            score=trained.scores[self.tasks[cell.task].metric], scores=trained.scores, training=trained.cost,
+            score=score, scores=trained.scores, training=trained.cost,
             ticket_bytes=_VALUE_BYTES * trained.trainable, ticket="" if ticket is None else ticket.fingerprint,
             **({} if found is None else {"finding": found.cost}),
         )  # fmt: skip
@@ -153,51 +176,48 @@ class Comparison:
         trainings = self._trainings(cell.task, cell.replicate)
         if cell.method == NO_TUNING:
             return trainings.untrained()
-        search = self._search(cell)
+        search = self.search(cell)
         base = search.runs.base
         if cell.method == ALL_UNITS:
             run = dense_run(search.groups(), "update")
-            return trainings.whole(run, f"all-{search.table.units}", sum(_sizes(base, run.trains)))
+            sizes = sum(_sizes(base, run.trains))
+            return trainings.whole(run, f"all-{search.table.units}", sizes, (self.plan.budget.probe_rate,))
         assert cell.method == FULL_TUNING
-        return trainings.whole(dense_run(search.groups(), "weight"), "full", sum(_sizes(base, base.names())))
+        sizes = sum(_sizes(base, base.names()))
+        return trainings.whole(dense_run(search.groups(), "weight"), "full", sizes, self.plan.budget.dense_rates)
 
-    def _ticket(self, cell: Cell) -> tuple[Found, Ticket]:
+    def _ticket(self, cell: Cell, search: Search) -> tuple[Found, Ticket]:
         """The ticket of a cell: of a finder, of one of its controls, or of the most frequent rows."""
         assert cell.density is not None
-        table = self.plan.tables[cell.table]
-        search = self._search(cell)
+        table = search.table
         if cell.method == FREQUENCY:
-            drawn = next(entry for entry in table.finders if FINDERS.get(str(entry.options["finder"])) is Random)
+            drawn = next(entry for entry in table.finders if entry.is_chance)
             found = search.find(drawn)
             return found, found.ticket(cell.density, FREQUENCY)
         found = search.find(table.finder(cell.of or cell.method))
         return found, found.ticket(cell.density, cell.control if cell.of else TICKET)
 
-    def _start(self, cell: Cell) -> tuple[Checkpoint | None, int]:
+    def _start(self, cell: Cell, search: Search) -> tuple[Checkpoint | None, int]:
         """What a ticket of repeated training begins with; its controls begin as it does."""
-        table = self.plan.tables[cell.table]
-        label = cell.of or cell.method
         if cell.method == FREQUENCY:
             return None, 0
-        method = table.finder(label).make(table.kind, cell.replicate)
+        method = search.table.finder(cell.of or cell.method).make(search.table.kind, cell.replicate)
         start = getattr(method, "start", None)
         if start is None:
             return None, 0
-        search = self._search(cell)
         begin: tuple[Checkpoint | None, int] = start(search.groups(), search.runs, cell.density)
         return begin
 
-    def _search(self, cell: Cell) -> Search:
-        """Finding for the table, replicate and task that the ticket of a cell comes from."""
-        table = self.plan.tables[cell.table]
-        budget = self.plan.budget
-        trainings = self._trainings(cell.found_on, cell.replicate)
-        rate = budget.probe_rate if table.kind == "update" else budget.dense_rates[0]
-        runs = trainings.runs(self.folder / "runs", rate)
-        return Search(table, trainings.task, runs, budget, cell.replicate, self.folder / "tickets")
-
     def _trainings(self, task: str, seed: int) -> Trainings:
         return Trainings(self.tasks[task], self.plan.budget, seed, self.folder / "trained")
+
+
+def _require_one_gpu(count: int) -> None:
+    if count > 1:
+        raise OptionError(
+            f"This process sees {count} GPUs, and a Trainer would share each batch out among them and take {count} "
+            "times as many examples as the budget says. Set CUDA_VISIBLE_DEVICES to one, and run one shard per GPU."
+        )
 
 
 def _listed(rates: Sequence[float]) -> str:

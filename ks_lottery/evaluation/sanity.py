@@ -17,6 +17,7 @@ from ks_lottery.ticket.ticket import Provenance, Ticket
 from ks_lottery.training.examples import IGNORED_LABEL, Example, ResponseExamples
 from ks_lottery.units.slab import UnitGroup, parameters_of
 
+_ENOUGH = 4
 _RIVALS = {"shuffled": "its own shuffles", "inverted": "its own inversion", "random": "random units"}
 
 
@@ -33,7 +34,8 @@ class SanityVerdict:
         mean: finder minus control, mean over the pairs; None without pairs.
         low: lower end of the t interval of that mean over pairs; None for fewer than 2 pairs.
         high: upper end.
-        verdict: "passes", "fails: does not beat its own shuffles" or "unknown: fewer than 2 pairs".
+        verdict: "passes" where the interval lies above 0, "fails: does not beat its own shuffles", or "unknown: ..."
+            where there are fewer than 4 pairs and the mean is above 0: an interval of so few says nothing.
     """
 
     method: str
@@ -230,10 +232,13 @@ def _verdict(
     mean = float(np.mean(differences)) if differences else None
     if interval is None:
         return SanityVerdict(
-            method, control, kind, units, len(differences), mean, None, None, "unknown: fewer than 2 pairs"
+            method, control, kind, units, len(differences), mean, None, None, f"unknown: fewer than {_ENOUGH} pairs"
         )
-    fails = f"fails: does not beat {_RIVALS.get(control, f'the control {control!r}')}"
-    verdict = "passes" if interval.low > 0 else fails
+    verdict = f"fails: does not beat {_RIVALS.get(control, f'the control {control!r}')}"
+    if interval.low > 0:
+        verdict = "passes"
+    elif len(differences) < _ENOUGH and interval.value > 0:
+        verdict = f"unknown: fewer than {_ENOUGH} pairs"
     return SanityVerdict(method, control, kind, units, len(differences), mean, interval.low, interval.high, verdict)
 
 

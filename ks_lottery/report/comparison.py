@@ -169,14 +169,17 @@ def _how_to_read(compared: Table) -> str:
         "less that of the same finder's shuffled ticket, over common replicates. *Finding* includes all that the "
         "finder needs."
     )
-    if compared.deviation is None:
+    if not compared.pooled:
         return f"No row has two runs, so there are no intervals. {columns}"
     digits = 1 + score_digits([row.score.value for row in compared.rows])
+    deviations = ", ".join(
+        f"{number(deviation, digits)} of {role}s ({freedom} degrees of freedom)"
+        for role, (deviation, freedom) in compared.pooled.items()
+    )
     return (
-        "Square brackets hold Student's t intervals (95 %) of the mean over runs. Their standard deviation is pooled "
-        f"over all rows of this table: {number(compared.deviation, digits)} with {compared.freedom} degrees of "
-        "freedom, as if all rows scattered alike; one row's few runs could not tell its own. That of the differences "
-        f"is pooled in the same way. {columns}"
+        "Square brackets hold Student's t intervals (95 %) of the mean over runs. One row's few runs cannot tell how "
+        f"far they scatter, so their standard deviation is pooled over all rows of a role: {deviations}. That of the "
+        f"differences is pooled over finders. {columns}"
     )
 
 

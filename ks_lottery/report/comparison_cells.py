@@ -1,6 +1,6 @@
 """The cells of a comparison as tables hold them: replicates together, one table for each kind and granularity."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,15 +59,14 @@ class Table:
         kind: "update" or "weight".
         units: granularity.
         rows: by task; references first, then finders and controls, each by method and density, large ones first.
-        deviation: standard deviation of the score over replicates, pooled over all rows; None where no row has two.
-        freedom: degrees of freedom of it.
+        pooled: per role its standard deviation of the score over replicates, pooled over its rows, and the degrees of
+            freedom of that; a role without a row of two replicates is left out.
     """
 
     kind: str
     units: str
     rows: tuple[Row, ...]
-    deviation: float | None
-    freedom: int
+    pooled: Mapping[Role, tuple[float, int]]
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -130,7 +129,7 @@ def _table(kind: str, units: str, references: Sequence[Record], tickets: Sequenc
         groups.setdefault(key, []).append(record)
     ordered = [sorted(group, key=lambda record: record.replicate) for group in groups.values()]
     ordered.sort(key=lambda group: _order(group[0], tasks))
-    scores = pooled_means([[_score(record) for record in group] for group in ordered])
+    scores, pooled = _pooled_by_role(ordered)
     differences = [_differences(group, ordered) for group in ordered]
     gains = pooled_means([values for values in differences if values])
     gain = iter(with_ends([values for values in differences if values], gains))
@@ -139,12 +138,25 @@ def _table(kind: str, units: str, references: Sequence[Record], tickets: Sequenc
             method=group[0].method, role=group[0].role, of=group[0].of, control=group[0].control, task=group[0].task,
             density=group[0].density, records=tuple(group), score=score, gain=next(gain) if values else None,
         )
-        for group, score, values in zip(
-            ordered, with_ends([[_score(record) for record in group] for group in ordered], scores), differences,
-            strict=True,
-        )
+        for group, score, values in zip(ordered, scores, differences, strict=True)
     )  # fmt: skip
-    return Table(kind, units, rows, scores.deviation, scores.freedom)
+    return Table(kind, units, rows, pooled)
+
+
+def _pooled_by_role(
+    groups: Sequence[Sequence[Record]],
+) -> tuple[list[Interval], dict[Role, tuple[float, int]]]:
+    """Interval of each group's mean, with the deviation of its role: a draw of chance scatters more than a finder."""
+    intervals: dict[int, Interval] = {}
+    pooled: dict[Role, tuple[float, int]] = {}
+    for role in dict.fromkeys(group[0].role for group in groups):
+        places = [place for place, group in enumerate(groups) if group[0].role == role]
+        samples = [[_score(record) for record in groups[place]] for place in places]
+        means = pooled_means(samples)
+        intervals |= dict(zip(places, with_ends(samples, means), strict=True))
+        if means.deviation is not None:
+            pooled[role] = means.deviation, means.freedom
+    return [intervals[place] for place in range(len(groups))], pooled
 
 
 def with_ends(samples: Sequence[Sequence[float]], pooled: PooledMeans) -> list[Interval]:

@@ -18,10 +18,11 @@ from ks_lottery.checkpoints.reader import Checkpoint, open_checkpoint
 from ks_lottery.checkpoints.writer import write_json
 from ks_lottery.errors import DataError, OptionError
 from ks_lottery.finders.passes import Passes
-from ks_lottery.finders.rounds.runs import Run, Runs
+from ks_lottery.finders.rounds.runs import GateRecord, GateSearch, Run, Runs
 from ks_lottery.ticket.identity import identify
 from ks_lottery.training.arguments import deciding_options
-from ks_lottery.training.cost import measure
+from ks_lottery.training.cost import Cost, measure
+from ks_lottery.training.gated import read_gates, train_gates, write_gates
 from ks_lottery.training.probe import newest_checkpoint
 from ks_lottery.training.probe_folders import write_whole_checkpoint
 from ks_lottery.training.projection import Projection
@@ -61,34 +62,38 @@ class TrainerRuns(Runs):
     def train(self, run: Run) -> Checkpoint:
         self._require_possible(run)
         mark = self.fingerprint(run)
+        return open_checkpoint(self._finished(mark, lambda place: self._make(run, place, mark)))
+
+    @override
+    def train_gates(self, search: GateSearch) -> GateRecord:
+        mark = self.fingerprint(search)
+        return read_gates(self._finished(mark, lambda place: self._make_gates(search, place, mark)) / _RECORD)
+
+    def fingerprint(self, run: Run | GateSearch) -> str:
+        """Hex SHA-256 of all that decides the result of a run."""
+        arguments = self.arguments(self.folder / "unfinished")
+        content = {
+            "base": identify(self.base, self.base.names()).digest,
+            "arguments": {**deciding_options(arguments), "weight_decay": arguments.weight_decay},
+            "steps": self.steps,
+            "parts": [len(dataset) for dataset in self.datasets],
+            "marks": dict(self.marks),
+            **({"gates": run.to_dict()} if isinstance(run, GateSearch) else _asked(run)),
+        }
+        return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+
+    def _finished(self, mark: str, make: Callable[[Path], None]) -> Path:
+        """The folder of a run, made if no earlier call made it; counts what the run costs."""
         place = self.folder / mark[:20]
         if not (place / _RECORD).is_file():
             with exclusively(place):
                 if not (place / _RECORD).is_file():
-                    self._make(run, place, mark)
+                    make(place)
         record = json.loads((place / _RECORD).read_text(encoding="utf-8"))
         if record["fingerprint"] != mark:
             raise OptionError(f"{str(place)!r} holds another run than the one asked for. Delete it.")
         self.passes.count(record["examples"], record["examples"], record["seconds"])
-        return open_checkpoint(place)
-
-    def fingerprint(self, run: Run) -> str:
-        """Hex SHA-256 of all that decides the result of a run."""
-        content = {
-            "base": identify(self.base, self.base.names()).digest,
-            "arguments": deciding_options(self.arguments(self.folder / "unfinished")),
-            "steps": self.steps,
-            "parts": [len(dataset) for dataset in self.datasets],
-            "marks": dict(self.marks),
-            "start": _start_mark(run.start),
-            "kept": None if run.kept is None else run.kept.digest,
-            "trains": run.trains,
-            "first_step": run.first_step,
-            "last_step": run.last_step,
-            "part": run.part,
-            "head": _start_mark(run.head),
-        }
-        return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+        return place
 
     def _require_possible(self, run: Run) -> None:
         for what, step in (("rewind to", run.first_step), ("stop at", run.last_step or 0)):
@@ -141,10 +146,20 @@ class TrainerRuns(Runs):
                     f"The training {place.name} ended with weights that are NaN or infinite. Lower the learning rate."
                 )
             write_whole_checkpoint(place, model, model.config, list(trained))
-        batch = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
-        write_json(
-            place / _RECORD, {"fingerprint": mark, "steps": done, "examples": done * batch, "seconds": cost.seconds}
-        )
+        write_json(place / _RECORD, _record(mark, done, arguments, cost))
+        shutil.rmtree(work, ignore_errors=True)
+
+    def _make_gates(self, search: GateSearch, place: Path, mark: str) -> None:
+        """Train with gates from the start, whatever an earlier call left, then write the result in one move."""
+        work = self.folder / "unfinished" / mark[:20]
+        shutil.rmtree(work, ignore_errors=True)
+        arguments = self.arguments(work)
+        torch.manual_seed(arguments.seed)
+        model = self.load_model()
+        with measure() as cost:
+            trained = _trained(model, search.trains)
+            found = train_gates(model, search, trained, arguments, self.datasets[0], self.collator)
+        write_gates(place / _RECORD, found, _record(mark, found.steps, arguments, cost))
         shutil.rmtree(work, ignore_errors=True)
 
 
@@ -172,7 +187,7 @@ def trainer_runs(
         DataError: if the data set, or a partition, is smaller than one batch.
     """
     settings = arguments(Path(folder) / "unfinished")
-    batch = settings.per_device_train_batch_size * settings.gradient_accumulation_steps * settings.world_size
+    batch = _batch(settings)
     if isinstance(parts, int):
         pieces = [torch.utils.data.Subset(dataset, range(part, len(dataset), parts)) for part in range(parts)]
     else:
@@ -213,6 +228,29 @@ class _StopAt(TrainerCallback):
         if state.global_step >= self._step:
             control.should_training_stop = True
         return control
+
+
+def _batch(arguments: TrainingArguments) -> int:
+    """Examples of one optimizer step."""
+    return arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
+
+
+def _record(mark: str, steps: int, arguments: TrainingArguments, cost: Cost) -> dict[str, Any]:
+    """What is written down of a finished run."""
+    return {"fingerprint": mark, "steps": steps, "examples": steps * _batch(arguments), "seconds": cost.seconds}
+
+
+def _asked(run: Run) -> dict[str, Any]:
+    """A run as JSON values."""
+    return {
+        "start": _start_mark(run.start),
+        "kept": None if run.kept is None else run.kept.digest,
+        "trains": run.trains,
+        "first_step": run.first_step,
+        "last_step": run.last_step,
+        "part": run.part,
+        "head": _start_mark(run.head),
+    }
 
 
 def _trained(model: Any, names: Sequence[str] | None) -> dict[str, torch.nn.Parameter]:

@@ -241,7 +241,7 @@ def test_what_makes_a_pair() -> None:
     one, two = beats_its_shuffles(records)
     assert one.pairs == 2
     assert one.mean == pytest.approx(0.4)
-    assert (two.pairs, two.mean, two.verdict) == (0, None, "unknown: fewer than 2 pairs")
+    assert (two.pairs, two.mean, two.verdict) == (0, None, "unknown: fewer than 4 pairs")
     assert beats_its_shuffles(records[:1] + records[6:7])[0].mean == pytest.approx(0.4)
 
 

@@ -56,7 +56,7 @@ def test_the_page_says_who_beats_its_shuffles(written: Path) -> None:
     verdicts = {(one.method, one.control): one.verdict for one in sanity_verdicts(example_records())}
     assert verdicts["fake", "shuffled"] == "fails: does not beat its own shuffles"
     assert verdicts["fake", "inverted"] == "fails: does not beat its own inversion"
-    assert verdicts["grasp", "shuffled"] == "unknown: fewer than 2 pairs"
+    assert verdicts["grasp", "shuffled"] == "unknown: fewer than 4 pairs"
     assert {verdicts[name, "shuffled"] for name in WORTH if name != "fake"} == {"passes"}
     assert len(verdicts) == 3 * 7
     frequent = record("frequency", 0.5, role="control", control="frequency")
@@ -67,7 +67,7 @@ def cells(line: str) -> list[str]:
     return [cell.strip() for cell in line.strip("|").split(" | ")]
 
 
-def test_a_table_pools_the_deviation_over_its_rows() -> None:
+def test_a_table_pools_the_deviation_over_the_rows_of_a_role() -> None:
     cost = CellCost(forward=7, backward=5, seconds=2.5)
     records = [
         record("full", 0.9, role="reference", density=None, units=""),
@@ -78,13 +78,12 @@ def test_a_table_pools_the_deviation_over_its_rows() -> None:
         record("ks", 0.5, found_on="reviews"),
     ]
     (compared,) = tables_of(records)
-    assert compared.freedom == 2
-    assert compared.deviation == pytest.approx(0.02)
-    half = t.ppf(0.975, 2) * 0.02 / np.sqrt(2)
+    assert compared.pooled == {"finder": (pytest.approx(np.sqrt(0.0008)), 1), "control": (0.0, 1)}
+    half = t.ppf(0.975, 1) * np.sqrt(0.0008) / np.sqrt(2)
     header, _, reference, found, shuffle = score_table(compared).splitlines()
     assert cells(header)[:6] == ["method", "density asked", "density realised", "runs", "score", "minus its shuffle"]
     assert cells(reference)[:3] == ["full", "—", "—"]
-    assert cells(reference)[4].startswith("0.900 [")
+    assert cells(reference)[4] == "0.900"
     gain = t.ppf(0.975, 1) * np.sqrt(0.0008) / np.sqrt(2)
     assert cells(found) == [
         "ks", "5 %", "5.2 %", "2", f"0.820 [{0.82 - half:.3f}, {0.82 + half:.3f}]",

@@ -52,6 +52,7 @@ def test_different_runs_have_different_places(tmp_path: Path) -> None:
     marks = {runs.fingerprint(run) for run in asked}
     assert len(marks) == len(asked)
     assert runs_in(tmp_path, learning_rate=0.2).fingerprint(Run()) not in marks
+    assert runs_in(tmp_path, weight_decay=0.1).fingerprint(Run()) not in marks
     assert runs_in(tmp_path, seed=1).fingerprint(Run()) != runs_in(tmp_path).fingerprint(Run())
 
 

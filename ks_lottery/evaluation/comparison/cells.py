@@ -6,13 +6,9 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ks_lottery.evaluation.comparison.plan import CONTROLS, Plan, Table
+from ks_lottery.evaluation.comparison.plan import Plan
+from ks_lottery.evaluation.comparison.table import ALL_UNITS, CONTROLS, FREQUENCY, FULL_TUNING, NO_TUNING, Table
 from ks_lottery.evaluation.record import Record, Role
-from ks_lottery.finders.base import FINDERS
-from ks_lottery.finders.draws.random import Random
-
-NO_TUNING, FULL_TUNING, ALL_UNITS = "no tuning", "full tuning", "all units"
-FREQUENCY = "frequency"
 
 
 @dataclass(frozen=True)
@@ -82,8 +78,7 @@ def cells_of(plan: Plan) -> Iterator[Cell]:
 def _rows(table: Table) -> Iterator[tuple[str, Role, str, str]]:
     """(method, role, of, control) of the rows with a ticket."""
     for entry in table.finders:
-        chance = FINDERS.get(str(entry.options["finder"])) is Random
-        if chance:
+        if entry.is_chance:
             yield entry.label, "control", "", "random"
             continue
         yield entry.label, "finder", "", ""
@@ -101,7 +96,7 @@ def _transfers(plan: Plan) -> Iterator[Cell]:
             continue
         labels = [entry.label for entry in table.finders if entry.label in plan.transfer.finders]
         for label in labels:
-            chance = FINDERS.get(str(table.finder(label).options["finder"])) is Random
+            chance = table.finder(label).is_chance
             role: Role = "control" if chance else "finder"
             for found_on in plan.tasks:
                 for task in plan.tasks:

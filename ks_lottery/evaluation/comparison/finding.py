@@ -2,23 +2,27 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+from typing_extensions import override
 
+from ks_lottery.checkpoints.reader import Checkpoint
 from ks_lottery.checkpoints.writer import atomic_folder, write_json
 from ks_lottery.errors import TicketError
-from ks_lottery.evaluation.comparison.plan import Budget, FinderEntry, Table
+from ks_lottery.evaluation.comparison.table import FinderEntry, Table
+from ks_lottery.evaluation.comparison.training import Trainings
 from ks_lottery.evaluation.record import CellCost
 from ks_lottery.evaluation.sanity import inverted_like
-from ks_lottery.evaluation.tasks.base import Task
 from ks_lottery.finders.base import Evidence, Finder, Shift, UnitScores
 from ks_lottery.finders.passes import Passes
 from ks_lottery.finders.rounds.levels import dense_run
-from ks_lottery.finders.rounds.runs import Runs
+from ks_lottery.finders.rounds.runs import GateRecord, GateSearch, Run, Runs
 from ks_lottery.finders.saliency.batches import Batches, batches_of
 from ks_lottery.finders.search import score_units, select_ticket
 from ks_lottery.finders.select import Density
@@ -28,6 +32,7 @@ from ks_lottery.training.cost import measure
 from ks_lottery.training.runs import TrainerRuns, exclusively
 from ks_lottery.units.slab import UnitGroup
 
+T = TypeVar("T")
 TICKET = ""
 """The key of a finder's own ticket, beside those of its controls."""
 
@@ -63,31 +68,32 @@ class Search:
 
     Attributes:
         table: what is found.
-        task: what it is found on.
-        runs: trainings of the task at this replicate's data order.
-        budget: of the comparison.
-        seed: the replicate.
-        folder: of all found tickets.
+        trainings: of the task that it is found on, at this replicate's data order.
+        folder: of the comparison.
     """
 
     table: Table
-    task: Task
-    runs: TrainerRuns
-    budget: Budget
-    seed: int
+    trainings: Trainings
     folder: Path
+
+    @cached_property
+    def runs(self) -> TrainerRuns:
+        """Trainings that serve finding; the base model is loaded when they are asked for."""
+        budget = self.trainings.budget
+        rate = budget.probe_rate if self.table.kind == "update" else budget.dense_rates[0]
+        return self.trainings.runs(self.folder / "runs", rate)
 
     def find(self, entry: FinderEntry) -> Found:
         """Find, or read what an earlier call found; errors as `find_ticket`."""
         content = {
             "table": [self.table.kind, self.table.units, dict(self.table.unit_options), self.table.densities],
             "finder": dict(entry.options),
-            "task": self.task.digest,
-            "budget": asdict(self.budget),
-            "seed": self.seed,
+            "task": self.trainings.task.digest,
+            "budget": asdict(self.trainings.budget),
+            "seed": self.trainings.seed,
         }
         mark = hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:20]
-        place = self.folder / mark
+        place = self.folder / "tickets" / mark
         if not place.is_dir():
             with exclusively(place):
                 if not place.is_dir():
@@ -100,15 +106,16 @@ class Search:
         return tuple(self.table.granularity().groups(self.runs.base.layout()))
 
     def _make(self, entry: FinderEntry, place: Path) -> None:
-        method = entry.make(self.table.kind, self.seed)
+        method = entry.make(self.table.kind, self.trainings.seed)
         with measure() as spent:
-            scores, evidence, passes = self._score(method)
-        seconds = spent.seconds + passes.seconds
+            scores, evidence, passes, in_trainings = self._score(method)
+        # A training counts with the time that it took when it was made, here or for another finder.
+        seconds = spent.seconds - in_trainings + passes.seconds
         cost = CellCost(forward=passes.forward, backward=passes.backward, seconds=seconds, peak_bytes=spent.peak_bytes)
         missing = {}
         with atomic_folder(place) as folder:
             for density in self.table.densities:
-                for name, made in self._tickets(method, scores, evidence, density).items():
+                for name, made in self._tickets(entry, method, scores, evidence, density).items():
                     if isinstance(made, Ticket):
                         made.save(folder / _place(density, name))
                     else:
@@ -118,33 +125,39 @@ class Search:
                 {"finder": entry.label, "cost": asdict(cost), "missing": missing, "of": _of(self)},
             )
 
-    def _score(self, method: Finder) -> tuple[list[UnitScores], Evidence, Passes]:
-        """Scores of all units, the evidence, and what it cost beside the time of this call."""
+    def _score(self, method: Finder) -> tuple[list[UnitScores], Evidence, Passes, float]:
+        """Scores of all units, the evidence, what trainings and batches cost, and seconds of this call in trainings."""
         passes = Passes()
-        runs = replace(self.runs, passes=passes)
+        runs = _Clocked(self.runs.base, self.runs.steps, self.runs.parts, passes, replace(self.runs, passes=passes))
         evidence = self._evidence(method, runs)
         granularity = self.table.granularity()
         if isinstance(evidence, Shift):
-            return score_units(evidence.before, evidence.after, granularity, method), evidence, passes
-        scores = score_units(self.runs.base, None, granularity, method, evidence=evidence)
-        return scores, evidence, evidence.passes if isinstance(evidence, Batches) else passes
+            scores = score_units(evidence.before, evidence.after, granularity, method)
+        else:
+            scores = score_units(runs.base, None, granularity, method, evidence=evidence)
+        return scores, evidence, evidence.passes if isinstance(evidence, Batches) else passes, sum(runs.spent)
 
-    def _evidence(self, method: Finder, runs: TrainerRuns) -> Evidence:
+    def _evidence(self, method: Finder, runs: Runs) -> Evidence:
         if method.needs is Shift:
             # In a table of weight tickets everything trains, in one of update tickets the units alone.
             return Shift(runs.base, runs.train(dense_run(self.groups(), self.table.kind)))
         if method.needs is Batches:
-            batches = batches_of(
-                self.task.examples, self.task.collator, self.budget.batch_size, self.budget.batches, self.seed
-            )
-            return Batches(self.task.load_model(), batches)
+            task, budget = self.trainings.task, self.trainings.budget
+            seed = self.trainings.seed
+            batches = batches_of(task.examples, task.collator, budget.batch_size, budget.batches, seed)
+            return Batches(task.load_model(), batches)
         return runs if method.needs is Runs else Evidence()
 
     def _tickets(
-        self, method: Finder, scores: Sequence[UnitScores], evidence: Evidence, density: float
+        self, entry: FinderEntry, method: Finder, scores: Sequence[UnitScores], evidence: Evidence, density: float
     ) -> dict[str, Ticket | str]:
-        """The ticket of a density and its controls by name; a text says why one cannot be made."""
-        among = self._candidates()
+        """The ticket of a density and its controls by name; a text says why one cannot be made.
+
+        Every finder has a shuffle of its own, so that a lucky draw is the luck of one.
+        """
+        mark = f"{entry.label} {density:g} {self.trainings.seed}"
+        seed = int.from_bytes(hashlib.sha256(mark.encode()).digest()[:4], "big")
+        among = self.candidates()
         chosen = among if method.needs is Evidence else None
         after = evidence.after if isinstance(evidence, Shift) else None
         other = None if isinstance(evidence, Shift) else evidence
@@ -154,9 +167,9 @@ class Search:
         except TicketError as error:
             return dict.fromkeys((TICKET, "shuffled", "inverted", "frequency"), str(error))
         makers: Mapping[str, Any] = {
-            "shuffled": lambda: shuffled_like(ticket, self.seed, among=among),
+            "shuffled": lambda: shuffled_like(ticket, seed, among=among),
             "inverted": lambda: inverted_like(ticket, scores, _by_group(ticket, among)),
-            "frequency": lambda: frequency_like(ticket, self.task.token_counts()),
+            "frequency": lambda: frequency_like(ticket, self.trainings.task.token_counts()),
         }
         made: dict[str, Ticket | str] = {TICKET: ticket}
         for name, make in makers.items():
@@ -168,12 +181,41 @@ class Search:
                 made[name] = str(error)
         return made
 
-    def _candidates(self) -> np.ndarray | None:
+    def candidates(self) -> np.ndarray | None:
         """Units that chance may draw: of token rows those that a training text uses, since no other can learn."""
         if self.table.units != "token_rows":
             return None
-        used: np.ndarray = np.flatnonzero(self.task.token_counts())
+        used: np.ndarray = np.flatnonzero(self.trainings.task.token_counts())
         return used
+
+
+@dataclass(frozen=True)
+class _Clocked(Runs):
+    """Trainings by others, with the time that asking for each took.
+
+    Attributes:
+        by: who trains.
+        spent: seconds of each request, whether it was trained here, waited for or read.
+    """
+
+    by: TrainerRuns | None = None
+    spent: list[float] = field(default_factory=list, compare=False)
+
+    @override
+    def train(self, run: Run) -> Checkpoint:
+        return self._clocked(lambda trainer: trainer.train(run))
+
+    @override
+    def train_gates(self, search: GateSearch) -> GateRecord:
+        return self._clocked(lambda trainer: trainer.train_gates(search))
+
+    def _clocked(self, ask: Callable[[TrainerRuns], T]) -> T:
+        assert self.by is not None
+        begin = time.perf_counter()
+        try:
+            return ask(self.by)
+        finally:
+            self.spent.append(time.perf_counter() - begin)
 
 
 def _by_group(ticket: Ticket, among: np.ndarray | None) -> Mapping[str, np.ndarray] | None:
@@ -185,4 +227,5 @@ def _place(density: float, control: str) -> str:
 
 
 def _of(search: Search) -> dict[str, Any]:
-    return {"task": search.task.name, "units": search.table.units, "kind": search.table.kind, "seed": search.seed}
+    trainings, table = search.trainings, search.table
+    return {"task": trainings.task.name, "units": table.units, "kind": table.kind, "seed": trainings.seed}

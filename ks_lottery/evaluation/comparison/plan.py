@@ -5,79 +5,13 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ks_lottery.errors import OptionError
+from ks_lottery.evaluation.comparison.table import Table, read_table
 from ks_lottery.evaluation.tasks.base import require_known
-from ks_lottery.finders.base import FINDERS, Finder
-from ks_lottery.finders.draws.random import Random
-from ks_lottery.ticket.ticket import Kind
-from ks_lottery.units.granularity import GRANULARITIES, Granularity
-
-CONTROLS = ("shuffled", "inverted")
-"""Every finder has these beside it; "random" and, of token rows, "frequency" are rows of their own."""
-
-
-@dataclass(frozen=True)
-class FinderEntry:
-    """A finder of a table.
-
-    Attributes:
-        label: as the table calls it.
-        options: of the finder; `finder` is its registered name.
-    """
-
-    label: str
-    options: Mapping[str, Any]
-
-    def make(self, kind: Kind, seed: int) -> Finder:
-        """The finder for a kind of ticket and a replicate.
-
-        Raises:
-            OptionError: if the finder serves the other kind alone.
-        """
-        given = dict(self.options)
-        entry = FINDERS.get(given.pop("finder"))
-        names = {field.name for field in dataclasses.fields(entry)}  # type: ignore[arg-type]
-        given |= {"seed": seed} if "seed" in names else {}
-        given |= {"kind": kind} if "kind" in names else {}
-        method = entry(**given)
-        if method.kind != kind:
-            raise OptionError(
-                f"Finder {self.label!r} finds {method.kind} tickets, but stands in a table of {kind} tickets. Move it "
-                f"to a table with kind: {method.kind}."
-            )
-        return method
-
-
-@dataclass(frozen=True)
-class Table:
-    """Finders that compete for units of one granularity.
-
-    Attributes:
-        kind: of all tickets.
-        units: granularity.
-        densities: of the tickets, over all units of the granularity.
-        finders: what competes.
-        unit_options: of the granularity.
-    """
-
-    kind: Kind
-    units: str
-    densities: tuple[float, ...]
-    finders: tuple[FinderEntry, ...]
-    unit_options: Mapping[str, Any] = field(default_factory=dict)
-
-    def granularity(self) -> Granularity:
-        """What is selected whole."""
-        options = {name: tuple(v) if isinstance(v, list) else v for name, v in self.unit_options.items()}
-        return GRANULARITIES.get(self.units)(**options)
-
-    def finder(self, label: str) -> FinderEntry:
-        """The entry of this label."""
-        return next(entry for entry in self.finders if entry.label == label)
 
 
 @dataclass(frozen=True)
@@ -101,7 +35,7 @@ class Budget:
         steps: optimizer steps of every training.
         batch_size: examples per step.
         dense_rates: learning rates of full tuning and of weight tickets.
-        probe_rate: learning rate of dense trainings that serve finding.
+        probe_rate: learning rate of the dense training of all units of an update table, which also serves finding.
         ticket_rates: learning rates of update tickets. Of several, each cell takes the best on the development set.
         adam_beta2: of AdamW.
         batches: batches that a saliency finder looks at, of `batch_size` examples each.
@@ -121,6 +55,8 @@ class Budget:
         for name in ("steps", "batch_size", "batches", "partitions", "probe_rate"):
             if getattr(self, name) <= 0:
                 raise OptionError(f"budget, {name}: {getattr(self, name)}: must be above 0.")
+        if not 0.0 < self.adam_beta2 < 1.0:
+            raise OptionError(f"budget, adam_beta2: {self.adam_beta2}: must lie between 0 and 1.")
         for name in ("dense_rates", "ticket_rates"):
             if not getattr(self, name) or min(getattr(self, name)) <= 0:
                 raise OptionError(f"budget, {name}: {list(getattr(self, name))}: must be rates above 0.")
@@ -136,6 +72,10 @@ class Plan:
         replicates: one seed each, of data order, batches and draws.
         budget: what every cell gets.
         transfer: which tickets are tried on other tasks.
+
+    Raises:
+        OptionError: if there is no task or table, two replicates or tables are the same, a rewind step lies beyond the
+            training, or a transfer is not of these tasks and tables.
     """
 
     tasks: Mapping[str, Mapping[str, Any]]
@@ -153,10 +93,16 @@ class Plan:
                 f"replicates: {list(self.replicates)}: give each seed once. Two replicates with the seed {twice} would "
                 "be one and the same, and their interval would be a lie."
             )
+        if min(self.replicates) < 0:
+            raise OptionError(f"replicates: {list(self.replicates)}: seeds must be 0 or more.")
+        places = [(table.kind, table.units) for table in self.tables]
         for table in self.tables:
-            table.granularity()
-            for entry in table.finders:
-                entry.make(table.kind, 0)
+            if places.count((table.kind, table.units)) > 1:
+                raise OptionError(
+                    f"{table.what} stands twice. Put its finders into one table, under labels that differ, or compare "
+                    "in two folders."
+                )
+            self._require_rewind(table)
         self._require_transfer()
 
     @property
@@ -168,6 +114,15 @@ class Plan:
         """JSON values."""
         values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self), default=str))
         return values
+
+    def _require_rewind(self, table: Table) -> None:
+        for entry in table.finders:
+            step = getattr(entry.make(table.kind, 0), "rewind", 0)
+            if not 0 <= step < self.budget.steps:
+                raise OptionError(
+                    f"Finder {entry.label!r}, rewind: {step}: every training has {self.budget.steps} steps (budget, "
+                    f"steps), so rewind to a step from 0 (the pretrained weights) to {self.budget.steps - 1}."
+                )
 
     def _require_transfer(self) -> None:
         if self.transfer is None:
@@ -196,20 +151,36 @@ def read_plan(source: str | os.PathLike[str] | Mapping[str, Any]) -> Plan:
     """
     values = source if isinstance(source, Mapping) else _yaml(Path(source))
     require_known(values, ("tasks", "tables", "replicates", "budget", "transfer"), "The comparison")
-    for name in ("tasks", "tables"):
+    for name, form, shape in (("tasks", Mapping, "options by name of the task"), ("tables", list, "a list of tables")):
         if not values.get(name):
             raise OptionError(f"The comparison lacks {name!r}.")
-    transfer = values.get("transfer")
-    if transfer is not None:
-        require_known(transfer, ("finders", "density"), "transfer")
-        transfer = Transfer(tuple(transfer["finders"]), float(transfer["density"]))
+        if not isinstance(values[name], form):
+            raise OptionError(f"{name}: {values[name]!r}: must be {shape}.")
+    for name, options in values["tasks"].items():
+        if not isinstance(options, Mapping):
+            raise OptionError(f"tasks, {name}: {options!r}: must hold `kind` and the options of that kind.")
     return Plan(
         tasks={str(name): dict(options) for name, options in values["tasks"].items()},
-        tables=tuple(_table(table, number) for number, table in enumerate(values["tables"])),
-        replicates=tuple(int(seed) for seed in values.get("replicates", (0, 1))),
+        tables=tuple(read_table(table, number) for number, table in enumerate(values["tables"])),
+        replicates=_replicates(values.get("replicates", [0, 1])),
         budget=_budget(values.get("budget") or {}),
-        transfer=transfer,
+        transfer=_transfer(values.get("transfer")),
     )
+
+
+def _replicates(values: Any) -> tuple[int, ...]:
+    if not isinstance(values, list) or not all(type(seed) is int for seed in values):
+        raise OptionError(f"replicates: {values!r}: must be a list of seeds, such as [0, 1, 2].")
+    return tuple(values)
+
+
+def _transfer(values: Any) -> Transfer | None:
+    if values is None:
+        return None
+    if not isinstance(values, Mapping) or not isinstance(values.get("finders"), list) or "density" not in values:
+        raise OptionError(f"transfer: {values!r}: must hold `finders`, a list of labels, and `density`.")
+    require_known(values, ("finders", "density"), "transfer")
+    return Transfer(tuple(map(str, values["finders"])), _number("transfer, density", values["density"], float))
 
 
 def _yaml(path: Path) -> Mapping[str, Any]:
@@ -226,52 +197,28 @@ def _yaml(path: Path) -> Mapping[str, Any]:
     return values
 
 
-def _budget(values: Mapping[str, Any]) -> Budget:
+def _budget(values: Any) -> Budget:
+    if not isinstance(values, Mapping):
+        raise OptionError(f"budget: {values!r}: must hold options by name.")
     known = {field.name: field for field in dataclasses.fields(Budget)}
     require_known(values, known, "budget")
     converted: dict[str, Any] = {}
     for name, value in values.items():
-        default = known[name].default
-        try:
-            if isinstance(default, tuple):
-                converted[name] = tuple(float(one) for one in (value if isinstance(value, list) else [value]))
-            else:
-                converted[name] = float(value) if isinstance(default, float) else int(value)
-        except (TypeError, ValueError) as error:
-            raise OptionError(f"budget, {name}: {value!r} cannot be read: {error}.") from error
+        default, what = known[name].default, f"budget, {name}"
+        if isinstance(default, tuple):
+            rates = value if isinstance(value, list) else [value]
+            converted[name] = tuple(_number(what, rate, float) for rate in rates)
+        else:
+            converted[name] = _number(what, value, type(default))
     return Budget(**converted)
 
 
-def _table(values: Mapping[str, Any], number: int) -> Table:
-    what = f"Table {number + 1}"
-    require_known(values, ("kind", "units", "densities", "finders", "unit_options"), what)
-    for name in ("units", "densities", "finders"):
-        if not values.get(name):
-            raise OptionError(f"{what} lacks {name!r}.")
-    kind = values.get("kind", "update")
-    if kind not in ("update", "weight"):
-        raise OptionError(f"{what}, kind: {kind!r}: must be update or weight.")
-    densities = tuple(float(density) for density in values["densities"])
-    if not all(0.0 < density < 1.0 for density in densities):
-        raise OptionError(f"{what}, densities: {list(densities)}: each must lie between 0 and 1.")
-    finders = [_finder(entry) for entry in values["finders"]]
-    labels = [entry.label for entry in finders]
-    twice = next((label for label in labels if labels.count(label) > 1), None)
-    if twice is not None:
-        raise OptionError(f"{what} has two finders called {twice!r}. Give one of them another label.")
-    if not any(FINDERS.get(str(entry.options["finder"])) is Random for entry in finders):
-        finders.append(FinderEntry("random", {"finder": "random"}))
-    return Table(kind, str(values["units"]), densities, tuple(finders), dict(values.get("unit_options") or {}))
-
-
-def _finder(entry: str | Mapping[str, Any]) -> FinderEntry:
-    if isinstance(entry, str):
-        FINDERS.get(entry)
-        return FinderEntry(entry, {"finder": entry})
-    if "finder" not in entry:
-        raise OptionError(f"The finder {dict(entry)} has no name: write `finder: ks`, and its options beside it.")
-    name = str(entry["finder"])
-    options = {key: value for key, value in entry.items() if key not in ("finder", "label")}
-    fields = [field.name for field in dataclasses.fields(FINDERS.get(name))]  # type: ignore[arg-type]
-    require_known(options, fields, f"Finder {name!r}")
-    return FinderEntry(str(entry.get("label", name)), {"finder": name, **options})
+def _number(what: str, value: Any, kind: type) -> Any:
+    """A number of YAML, which reads 1e-3 as a text."""
+    try:
+        number = kind(value)
+    except (TypeError, ValueError) as error:
+        raise OptionError(f"{what}: {value!r} is no number.") from error
+    if isinstance(value, bool) or (kind is int and number != value):
+        raise OptionError(f"{what}: {value!r} is no whole number.")
+    return number

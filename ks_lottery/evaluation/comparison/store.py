@@ -2,14 +2,18 @@
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from ks_lottery.checkpoints.writer import atomic_file, write_json
 from ks_lottery.errors import OptionError
 from ks_lottery.evaluation.comparison.plan import Plan
 from ks_lottery.evaluation.record import Record
+from ks_lottery.training.runs import exclusively
 
 _PLAN = "comparison.json"
+_NAMED, _SHOWN = 3, 80
 
 
 class Store:
@@ -31,11 +35,12 @@ class Store:
         self.folder = Path(folder)
         self._own = self.folder / "results" / f"{worker}.jsonl"
         self._own.parent.mkdir(parents=True, exist_ok=True)
-        _require_same(self.folder / _PLAN, plan)
+        with exclusively(self.folder / _PLAN):
+            _require_same(self.folder / _PLAN, plan)
         self._mend()
 
     def records(self) -> list[Record]:
-        """All cells of all workers; of a cell that was made twice the last one, in the order of the first.
+        """All cells of all workers; of a cell that was made twice the first one that did not fail.
 
         Raises:
             DataError: if a line is no cell.
@@ -64,7 +69,7 @@ class Store:
             os.fsync(file.fileno())
 
     def export(self) -> Path:
-        """Write all cells into one table, `results.parquet`, with one column per field and per score."""
+        """Write all cells into one table, `results.parquet`; costs are columns of their own, scores are JSON."""
         import pyarrow as pa
         from pyarrow import parquet
 
@@ -92,9 +97,26 @@ def _require_same(path: Path, plan: Plan) -> None:
         return
     kept = json.loads(path.read_text(encoding="utf-8"))
     if kept["fingerprint"] != plan.fingerprint:
-        now, then = plan.to_dict(), kept["plan"]
-        differing = sorted(key for key in {*now, *then} if now.get(key) != then.get(key))
+        differing = list(_differences(kept["plan"], plan.to_dict()))
+        more = f", and {len(differing) - _NAMED} more" if len(differing) > _NAMED else ""
         raise OptionError(
-            f"{str(path.parent)!r} holds another comparison: {', '.join(differing)} differ. Give another folder, or "
-            "the configuration that it was begun with."
+            f"{str(path.parent)!r} holds another comparison: {'; '.join(differing[:_NAMED])}{more}. Give another "
+            "folder, or the configuration that it was begun with."
         )
+
+
+def _differences(then: Any, now: Any, place: str = "") -> Iterator[str]:
+    """Where two plans differ, and what stands there."""
+    if isinstance(then, dict) and isinstance(now, dict):
+        for key in sorted({*then, *now}):
+            yield from _differences(then.get(key), now.get(key), f"{place}.{key}".lstrip("."))
+    elif isinstance(then, list) and isinstance(now, list) and len(then) == len(now):
+        for number, (one, other) in enumerate(zip(then, now, strict=True)):
+            yield from _differences(one, other, f"{place}[{number}]")
+    elif then != now:
+        yield f"{place} was {_short(then)} and is {_short(now)}"
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]} ..."

@@ -17,6 +17,8 @@ _OF_ACCELERATE = (
     "GROUP_WORLD_SIZE", "ROLE_WORLD_SIZE", "TORCHELASTIC_RUN_ID",
 )  # fmt: skip
 Shard = tuple[int, int]
+PARENT = "KS_LOTTERY_PARENT"
+"""Environment variable of a worker: the process that started it."""
 
 
 def parse_shard(text: str) -> Shard:
@@ -51,6 +53,15 @@ def shard_of_launcher(environment: MutableMapping[str, str]) -> Shard | None:
     return shard
 
 
+def keep_one_gpu(environment: MutableMapping[str, str]) -> None:
+    """Let this process see the first of its GPUs only: a Trainer that sees several multiplies the batch.
+
+    Args:
+        environment: `os.environ`; changed in place. To be called before a GPU is used.
+    """
+    environment["CUDA_VISIBLE_DEVICES"] = environment.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
+
+
 def default_workers() -> int:
     """One per GPU; where there is none one per core, since small models train faster side by side than on all cores."""
     return _gpus() or os.cpu_count() or 1
@@ -69,7 +80,7 @@ def run_workers(command: Sequence[str], count: int) -> None:
     threads = str(max(1, (os.cpu_count() or 1) // count))
     running = []
     for index in range(count):
-        environment = {**os.environ, "OMP_NUM_THREADS": threads, "KS_LOTTERY_PARENT": str(os.getpid())}
+        environment = {**os.environ, "OMP_NUM_THREADS": threads, PARENT: str(os.getpid())}
         visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
         if visible:
             environment["CUDA_VISIBLE_DEVICES"] = visible[index % len(visible)]
@@ -90,7 +101,7 @@ def run_workers(command: Sequence[str], count: int) -> None:
 
 def end_with_parent(environment: Mapping[str, str] = os.environ, poll_seconds: float = 1.0) -> None:
     """End this worker when the process that started it is gone, even by a kill that it could not pass on."""
-    parent = environment.get("KS_LOTTERY_PARENT")
+    parent = environment.get(PARENT)
     if parent is None:
         return
 
@@ -140,7 +151,8 @@ def run_with_ray(command: Sequence[str], count: int) -> None:
         ) from error
     if not ray.is_initialized():
         ray.init(include_dashboard=False, log_to_driver=True)
-    task = ray.remote(num_cpus=1, num_gpus=1 if _gpus() else 0)(_run_shard)
+    gpus = 1 if ray.cluster_resources().get("GPU") else 0  # this machine may have none where the others do
+    task = ray.remote(num_cpus=1, num_gpus=gpus)(_run_shard)
     folder = os.getcwd()
     codes = ray.get([task.remote(list(command), folder, f"{index}/{count}") for index in range(count)])
     if any(codes):
@@ -151,7 +163,8 @@ def run_with_ray(command: Sequence[str], count: int) -> None:
 
 
 def _run_shard(command: list[str], folder: str, shard: str) -> int:
-    return subprocess.run([*command, "--shard", shard], cwd=folder, check=False).returncode
+    environment = {**os.environ, PARENT: str(os.getpid())}
+    return subprocess.run([*command, "--shard", shard], cwd=folder, env=environment, check=False).returncode
 
 
 def this_program(arguments: Sequence[str]) -> list[str]:

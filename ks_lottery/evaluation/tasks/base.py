@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -65,7 +66,7 @@ def make_task(name: str, options: Mapping[str, Any]) -> Task:
 
     Args:
         name: of the task.
-        options: `kind`, a registered name, and the options of that kind.
+        options: `kind`, a registered name, and the options of that kind; $NAME in a text is an environment variable.
 
     Raises:
         UnknownNameError: if there is no such kind.
@@ -88,7 +89,20 @@ def make_task(name: str, options: Mapping[str, Any]) -> Task:
     ]
     if missing:
         raise OptionError(f"The task {name!r} of kind {kind!r} lacks {', '.join(missing)}.")
-    return entry(**given).task(name)
+    return entry(**{option: _expanded(name, option, value) for option, value in given.items()}).task(name)
+
+
+def _expanded(task: str, option: str, value: Any) -> Any:
+    """A text with its environment variables, so that a configuration needs no paths of one machine."""
+    if not isinstance(value, str) or "$" not in value:
+        return value
+    expanded = os.path.expandvars(value)
+    if "$" in expanded:
+        raise OptionError(
+            f"The task {task!r}, {option}: {value!r}: there is no such environment variable. Set it "
+            f"({value[value.index('$') + 1 :]}=...), or write the path."
+        )
+    return expanded
 
 
 def require_known(given: Mapping[str, Any], known: Mapping[str, Any] | Sequence[str], what: str) -> None:

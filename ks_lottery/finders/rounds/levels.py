@@ -11,10 +11,12 @@ from ks_lottery.errors import OptionError
 from ks_lottery.finders.base import Finder, Shift, UnitScores, finder
 from ks_lottery.finders.rounds.runs import Kept, Run, Runs
 from ks_lottery.finders.select import Scope, largest
+from ks_lottery.finders.shift.criteria import Criterion
+from ks_lottery.finders.shift.magnitude import Magnitude
 from ks_lottery.ticket.ticket import Kind
 from ks_lottery.units.slab import UnitGroup, parameters_of
 
-STATISTICS: dict[Kind, str] = {"weight": "criterion", "update": "magnitude"}
+STATISTICS: dict[Kind, Finder] = {"weight": Criterion(rule="large_final"), "update": Magnitude()}
 """What the rounds rank units by if nothing else is asked for: the size of the trained weights, or of their move."""
 
 
@@ -63,7 +65,7 @@ def rank_units(
     Raises:
         OptionError: if the finder looks at something else.
     """
-    method: Finder = finder(statistic or STATISTICS[kind])
+    method = finder(statistic) if statistic else STATISTICS[kind]
     if method.needs is not Shift:
         raise OptionError(
             f"statistic={statistic!r}: rounds rank units by a finder of two checkpoints, and this one looks at "

@@ -2,15 +2,16 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from typing_extensions import override
 
 from ks_lottery.checkpoints.reader import Checkpoint
-from ks_lottery.finders.base import Evidence
+from ks_lottery.finders.base import Evidence, UnitScores
 from ks_lottery.finders.passes import Passes
+from ks_lottery.finders.select import Density, Scope
 from ks_lottery.ticket.ticket import Kind
 from ks_lottery.units.slab import UnitGroup, parameters_of
 
@@ -90,6 +91,71 @@ class Run:
 
 
 @dataclass(frozen=True)
+class GateSearch:
+    """A training with a gate on every unit, which ends when the mask of the largest gates has stopped changing.
+
+    Attributes:
+        groups: attention heads or feed-forward neurons; the gate of each unit begins with 1.
+        trains: parameters that train beside the gates; None: all. The task head of a classifier always trains.
+        density: share of the units that a mask keeps.
+        scope: "global": the largest gates of all groups; "group": of each.
+        every: optimizer steps between two masks.
+        window: number of masks in a row that must agree.
+        epsilon: largest share of the units in which agreeing masks differ.
+        l1: weight of the penalty, the sum of |gate|.
+        gate_rate: how many times as far as the optimizer says a gate steps.
+        worm: share of its step that a unit outside the newest mask takes, its weights and its gate; None: all.
+    """
+
+    groups: tuple[UnitGroup, ...]
+    trains: tuple[str, ...] | None
+    density: float
+    scope: Scope
+    every: int
+    window: int
+    epsilon: float
+    l1: float
+    gate_rate: float
+    worm: float | None
+
+    def kept(self, gates: Sequence[np.ndarray]) -> Kept:
+        """The units with the largest |gate|; on equal ones the earlier unit.
+
+        Args:
+            gates: per group, [num_units] float.
+
+        Raises:
+            UnitError: if a gate is NaN.
+        """
+        scores = [
+            UnitScores(group, np.abs(gate), np.ones(group.num_units, dtype=bool))
+            for group, gate in zip(self.groups, gates, strict=True)
+        ]
+        chosen = Density(self.density, self.scope).select(scores, [entry.changed for entry in scores])
+        return Kept(self.groups, tuple(chosen), "weight")
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it as JSON values."""
+        values = {option.name: getattr(self, option.name) for option in fields(self)}
+        return {**values, "groups": [group.to_dict() for group in self.groups]}
+
+
+@dataclass(frozen=True)
+class GateRecord:
+    """What came of a `GateSearch`.
+
+    Attributes:
+        gates: per group, [num_units] float64; when the training ended.
+        fired: optimizer step at which the masks agreed; None: never.
+        steps: optimizer steps of the training.
+    """
+
+    gates: tuple[np.ndarray, ...]
+    fired: int | None
+    steps: int
+
+
+@dataclass(frozen=True)
 class Runs(Evidence):
     """Trainings of one model on one task, each kept where it was made; `ks_lottery.training.runs` has the real one.
 
@@ -112,6 +178,15 @@ class Runs(Evidence):
 
         Raises:
             OptionError: if a step lies beyond the training, or a part does not exist.
+        """
+        raise NotImplementedError
+
+    def train_gates(self, search: GateSearch) -> GateRecord:
+        """Train with gates, or find what an earlier call trained.
+
+        Raises:
+            UnitError: if the units have no gates in this model.
+            DataError: if a gate becomes NaN or infinite.
         """
         raise NotImplementedError
 

@@ -1,10 +1,11 @@
 """GraSP: the weights without which less gradient would flow."""
 
+import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ks_lottery.errors import OptionError
 from ks_lottery.finders.base import FINDERS, Evidence, UnitScores
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Parameter
 
+_LOG = logging.getLogger(__name__)
 _TWICE_DIFFERENTIABLE = ("eager", "sdpa", None)
 
 
@@ -31,7 +33,8 @@ class GraSP:
     The paper's score is its negative, s = -w * (H g), and removes the largest s; here, the largest score is chosen
     first. The gradient's norm falls most without the units that come first. Columns: `score`.
 
-    Attention that torch computes (scaled_dot_product_attention) takes its plain kernel, which has second derivatives.
+    Attention that torch computes (scaled_dot_product_attention) takes its plain kernel, which has second derivatives;
+    any other is switched to the eager form meanwhile, with a notice in the log.
 
     Raises:
         OptionError: if the temperature is not positive.
@@ -96,22 +99,38 @@ class GraSP:
 
 @contextmanager
 def second_derivatives(model: "torch.nn.Module") -> Iterator[None]:
-    """Make torch's attention twice differentiable.
+    """Make the model's attention twice differentiable, for as long as the block lasts.
+
+    Torch's own attention takes its plain kernel. A model with another one (flash, flex) is switched to the eager form,
+    which is logged.
 
     Raises:
-        OptionError: if a part of the model uses another attention.
+        OptionError: if the model cannot be switched.
     """
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
-    for module in model.modules():
-        used = getattr(getattr(module, "config", None), "_attn_implementation", None)
-        if used not in _TWICE_DIFFERENTIABLE:
-            raise OptionError(
-                f"{type(module).__name__} uses the attention {used!r}, which has no second derivative. Load the model "
-                "with attn_implementation=\"eager\", or use finder 'snip'."
-            )
-    with sdpa_kernel(SDPBackend.MATH):
-        yield
+    used = getattr(getattr(model, "config", None), "_attn_implementation", None)
+    switched = used not in _TWICE_DIFFERENTIABLE
+    if switched:
+        _LOG.warning("GraSP: attention %r has no second derivative; eager attention takes its place meanwhile.", used)
+        _switch(model, "eager")
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        if switched:
+            config: Any = model.config
+            config._attn_implementation = used
+
+
+def _switch(model: "torch.nn.Module", attention: str) -> None:
+    try:
+        model.set_attn_implementation(attention)  # type: ignore[operator]
+    except (AttributeError, ValueError, ImportError) as error:
+        raise OptionError(
+            f"The attention of {type(model).__name__} has no second derivative, and cannot be switched to {attention} "
+            f"({error}). Load the model with attn_implementation=\"eager\", or use finder 'snip'."
+        ) from error
 
 
 def _hessian_times_gradient(evidence: Batches, wanted: "Mapping[str, Parameter]", loss: Loss) -> "dict[str, Tensor]":

@@ -3,9 +3,7 @@
 from pathlib import Path
 
 import torch
-from torch import nn
-from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
-from transformers.modeling_outputs import ModelOutput
+from toy_tasks import neuron
 
 from ks_lottery.finders.rounds.imp import IterativeMagnitude
 from ks_lottery.finders.rounds.lrr import LearningRateRewinding
@@ -13,42 +11,6 @@ from ks_lottery.finders.rounds.runs import Run
 from ks_lottery.training.runs import TrainerRuns, trainer_runs
 from ks_lottery.units.slab import Slab, UnitGroup
 from tests.training.perceptron import arguments
-
-
-class NeuronConfig(PreTrainedConfig):
-    model_type = "neuron"
-
-    def __init__(self, inputs: int = 5, **options) -> None:
-        super().__init__(**options)
-        self.inputs = inputs
-
-
-AutoConfig.register("neuron", NeuronConfig, exist_ok=True)
-
-
-class Neuron(PreTrainedModel):
-    """f(x) = a relu(w x), which is to learn relu(x_1) and begins with w_1 < 0."""
-
-    config_class = NeuronConfig
-
-    def __init__(self, config: NeuronConfig) -> None:
-        super().__init__(config)
-        self.w = nn.Parameter(torch.zeros(1, config.inputs))
-        self.a = nn.Parameter(torch.tensor(0.5))
-        self.post_init()
-
-    def forward(self, x: torch.Tensor) -> ModelOutput:
-        points = x[0]  # one example holds all points: a step is one of full-batch gradient descent
-        error = self.a * torch.relu(points @ self.w[0]) - torch.relu(points[:, 0])
-        return ModelOutput(loss=error.square().mean())
-
-
-def neuron(inputs: int, seed: int) -> Neuron:
-    model = Neuron(NeuronConfig(inputs))
-    with torch.no_grad():
-        model.w.copy_(0.5 * torch.randn(1, inputs, generator=torch.Generator().manual_seed(seed)))
-        model.w[0, 0] = -model.w[0, 0].abs() - 0.05
-    return model
 
 
 def runs_of(folder: Path, inputs: int, seed: int) -> TrainerRuns:

@@ -79,10 +79,25 @@ def test_torchs_attention_gives_what_eager_attention_gives(case: str) -> None:
     assert fused.model.config._attn_implementation == "sdpa"
 
 
-def test_other_attention_is_refused() -> None:
+def test_other_attention_is_switched_with_a_notice(caplog: pytest.LogCaptureFixture) -> None:
+    evidence, eager = evidence_of("llama"), evidence_of("llama")
+    evidence.model.config._attn_implementation_internal = "flash_attention_2"  # type: ignore[union-attr]
+    eager.model.set_attn_implementation("eager")  # type: ignore[operator]
+    for one, other in zip(scores_of(GraSP(), evidence, "heads"), scores_of(GraSP(), eager, "heads"), strict=True):
+        assert (one.score == other.score).all()
+    assert "attention 'flash_attention_2' has no second derivative; eager attention takes its place" in caplog.text
+    assert evidence.model.config._attn_implementation == "flash_attention_2"
+
+
+def test_attention_that_cannot_be_switched_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     evidence = evidence_of("llama")
     evidence.model.config._attn_implementation_internal = "flash_attention_2"  # type: ignore[union-attr]
-    with pytest.raises(OptionError, match=r"'flash_attention_2', which has no second derivative.*=\"eager\""):
+
+    def refuse(attention: str) -> None:
+        raise ValueError("only flash is built in")
+
+    monkeypatch.setattr(evidence.model, "set_attn_implementation", refuse)
+    with pytest.raises(OptionError, match=r"cannot be switched to eager \(only flash is built in\).*=\"eager\""):
         scores_of(GraSP(), evidence, "heads")
 
 
