@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: translate quick test lint types check bench clean
+.PHONY: translate quick compare test lint types check bench clean
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -21,6 +21,10 @@ translate: $(VENV)/installed
 
 quick: $(VENV)/installed
 	$(LAUNCH) recipes/translate.py --quick
+
+# Starts one process per core by itself.
+compare: $(VENV)/installed
+	$(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no recipes/compare.py
 
 test: $(VENV)/installed
 	$(BIN)/python -m pytest

@@ -1,15 +1,15 @@
 """The pictures of a classification report, as PNG files in memory."""
 
-import io
 import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ks_lottery.report.canvas import new_figure, to_png
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 _BLUE, _PALE_BLUE, _ORANGE, _INK = "#2b6cb0", "#a9cdec", "#d9540c", "#333333"
 _PANELS = (("ks_score", "−log p of the KS test"), ("shift", "Euclidean norm of the move"))
@@ -24,7 +24,7 @@ def score_picture(rows: Sequence[Mapping[str, Any]]) -> bytes:
     Returns:
         a PNG file.
     """
-    figure = _figure(8.0, 1.5 + 0.52 * len(rows))
+    figure = new_figure(8.0, 1.5 + 0.52 * len(rows))
     axes = figure.add_subplot()
     places = np.arange(len(rows))[::-1]
     for offset, metric, colour, label in (
@@ -48,7 +48,7 @@ def score_picture(rows: Sequence[Mapping[str, Any]]) -> bytes:
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False, fontsize=9)
-    return _png(figure)
+    return to_png(figure)
 
 
 def head_picture(heads: Sequence[Mapping[str, Any]], tickets: tuple[str, str]) -> bytes:
@@ -63,7 +63,7 @@ def head_picture(heads: Sequence[Mapping[str, Any]], tickets: tuple[str, str]) -
     """
     groups = list(dict.fromkeys(head["group"] for head in heads))
     width = 1 + max(head["id"] for head in heads)
-    figure = _figure(3.4 + 0.66 * width, 1.6 + 0.33 * len(groups))
+    figure = new_figure(3.4 + 0.66 * width, 1.6 + 0.33 * len(groups))
     for number, ((column, label), ticket) in enumerate(zip(_PANELS, tickets, strict=True), 1):
         axes = figure.add_subplot(1, 2, number)
         values = np.full((len(groups), width), math.nan)
@@ -81,7 +81,7 @@ def head_picture(heads: Sequence[Mapping[str, Any]], tickets: tuple[str, str]) -
         bar = figure.colorbar(image, ax=axes, fraction=0.05, pad=0.02)
         bar.set_label(f"rank of {label}" if column == "ks_score" else label, fontsize=8.5)
         bar.ax.tick_params(labelsize=8)
-    return _png(figure)
+    return to_png(figure)
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:
@@ -97,19 +97,3 @@ def _frame(axes: "Axes", places: Sequence[tuple[int, int]]) -> None:
 
     for row, column in places:
         axes.add_patch(Rectangle((column - 0.44, row - 0.44), 0.88, 0.88, fill=False, edgecolor=_ORANGE, linewidth=2))
-
-
-def _figure(width: float, height: float) -> "Figure":
-    """A figure of a given size in inches; unknown to pyplot and its global state."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), dpi=150, facecolor="white", layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _png(figure: "Figure") -> bytes:
-    content = io.BytesIO()
-    figure.savefig(content, format="png", metadata={"Software": None})
-    return content.getvalue()

@@ -45,7 +45,8 @@ def shuffled_like(ticket: Ticket, seed: int, *, among: Sequence[int] | np.ndarra
     """The ticket's own control: units redrawn within each group, as many as it has there, and not the same ones.
 
     A draw that gives the ticket itself is drawn again; it may share units with it, as chance has it. What is kept is
-    how many units each group has, so a ticket that does not beat this one has found nothing but that.
+    how many units each group has, so a ticket that does not beat this one has found nothing but that. Where every group
+    has one unit (layers), they are redrawn over all groups.
 
     Args:
         ticket: what to imitate.
@@ -59,6 +60,8 @@ def shuffled_like(ticket: Ticket, seed: int, *, among: Sequence[int] | np.ndarra
         Frankle et al. 2020 (arXiv 2009.08576); Su et al. 2020 (arXiv 2009.11094), "rearrange".
     """
     generator = np.random.default_rng(seed)
+    if all(selection.group.num_units == 1 for selection in ticket.selections.values()):
+        return _redrawn_groups(ticket, generator, seed)
     pools = {name: _pool(selection.group.num_units, among) for name, selection in ticket.selections.items()}
     for name, units in ticket.indices.items():
         if len(pools[name]) < len(units):
@@ -80,6 +83,21 @@ def shuffled_like(ticket: Ticket, seed: int, *, among: Sequence[int] | np.ndarra
         }
         shuffled = ticket.with_units(indices, Provenance("shuffled_like", details))
         if any(not np.array_equal(units, shuffled.indices[name]) for name, units in ticket.indices.items()):
+            return shuffled
+
+
+def _redrawn_groups(ticket: Ticket, generator: np.random.Generator, seed: int) -> Ticket:
+    """As many groups as the ticket has, others, each with its one unit."""
+    names = list(ticket.selections)
+    if len(ticket) == len(names):
+        raise TicketError(f"The ticket has all {len(names)} units, so redrawing changes nothing. Select fewer.")
+    while True:
+        drawn = generator.choice(len(names), size=len(ticket), replace=False)
+        indices = {names[number]: np.zeros(1, dtype=np.int64) for number in drawn}
+        shuffled = ticket.with_units(
+            indices, Provenance("shuffled_like", {"seed": seed, "like": ticket.fingerprint, "among": None})
+        )
+        if shuffled != ticket:
             return shuffled
 
 

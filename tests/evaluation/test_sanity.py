@@ -72,9 +72,16 @@ def test_a_shuffle_is_uniform() -> None:
     assert drawn.tolist() == [5, 6, 7]
 
 
-def test_groups_that_leave_no_choice() -> None:
+def test_layers_are_redrawn_over_all_groups() -> None:
     layers = ticket_of(Layers(), layers_1=[0])
-    with pytest.raises(TicketError, match=r"none or all units of each group \(layers.0: 0 of 1, layers.1: 1 of 1\)"):
+    shuffled = shuffled_like(layers, 0)
+    assert {name: units.tolist() for name, units in shuffled.indices.items()} == {"layers.0": [0], "layers.1": []}
+    assert shuffled.provenance.method == "shuffled_like"
+
+
+def test_groups_that_leave_no_choice() -> None:
+    layers = ticket_of(Layers(), layers_0=[0], layers_1=[0])
+    with pytest.raises(TicketError, match="The ticket has all 2 units, so redrawing changes nothing. Select fewer"):
         shuffled_like(layers, 0)
     rows = ticket_of(TokenRows(ends="input"), input=[0, 1, 2])
     with pytest.raises(TicketError, match="redrawing within groups changes nothing. Use a control"):
