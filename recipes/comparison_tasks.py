@@ -82,9 +82,9 @@ class LabelledTexts:
     Attributes:
         folder: of the files.
         model: folder or Hub id of an encoder; the packaged MiniLM if empty.
-        train_examples: texts to train on, taken from all labels in turn.
-        dev_examples: texts to choose learning rates on.
-        test_examples: texts that are scored.
+        train_examples: texts to train on, taken from all labels in turn; a part gets those of its labels.
+        dev_examples: texts to choose learning rates on, in the same way.
+        test_examples: texts that are scored, in the same way.
         text_column: column with the texts.
         label_column: column with the labels.
         part: which part of the labels this task has, of `parts`: label i belongs to part i modulo `parts`.

@@ -8,6 +8,7 @@ import typer
 from typer.core import TyperCommand
 
 from ks_lottery._version import __version__
+from ks_lottery.cli.compare import compare
 from ks_lottery.cli.diff import diff
 from ks_lottery.cli.export import export
 from ks_lottery.cli.find import find
@@ -28,7 +29,8 @@ app = typer.Typer(
     rich_markup_mode="rich",
     epilog=_EPILOG,
 )
-for command, kind in ((diff, MethodCommand), (find, MethodCommand), (export, TyperCommand)):
+commands = ((diff, MethodCommand), (find, MethodCommand), (export, TyperCommand), (compare, TyperCommand))
+for command, kind in commands:
     paragraphs = (command.__doc__ or "").split("\n\n")
     text = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
     app.command(cls=kind, help=text, epilog=_EPILOG)(command)

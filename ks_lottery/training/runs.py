@@ -121,11 +121,7 @@ class TrainerRuns(Runs):
             rest = None if run.kept.rest == "weight" else _copies(model, run.kept.groups)
             masks = run.kept.masks({name: tuple(value.shape) for name, value in model.named_parameters()})
             callbacks.append(Projection({name: mask for name, mask in masks.items() if name in trained}, rest))
-        if run.start is not None:
-            _load_values(model, run.start, None)
-        head = task_head(dict(model.named_parameters()))
-        if run.head is not None and head is not None:
-            _load_values(model, run.head, head)
+        _load_start(model, run.start, run.head)
         if run.last_step is not None:
             callbacks.append(_StopAt(run.last_step))
         with only_trainable(model, trained), measure() as cost:
@@ -267,13 +263,15 @@ def _copies(model: Any, groups: Sequence[Any]) -> dict[str, torch.Tensor]:
     return {name: value.detach().clone() for name, value in model.named_parameters() if name in touched}
 
 
-def _load_values(model: Any, start: Checkpoint, module: str | None) -> None:
-    """Copy all values of a checkpoint, or those of one module at the top."""
+def _load_start(model: Any, start: Checkpoint | None, head: Checkpoint | None) -> None:
+    """Give a model its first values; the head's from `head` if there is one, since `start` may have one of other size."""
+    module = task_head(dict(model.named_parameters()))
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if module is None or name.partition(".")[0] == module:
-                parameter.copy_(start.rows(name))
-                start.release(name)
+            own = head if head is not None and name.partition(".")[0] == module else start
+            if own is not None:
+                parameter.copy_(own.rows(name))
+                own.release(name)
 
 
 def _start_mark(start: Checkpoint | None) -> str | None:

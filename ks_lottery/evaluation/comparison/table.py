@@ -35,16 +35,13 @@ class FinderEntry:
     options: Mapping[str, Any]
 
     def __post_init__(self) -> None:
-        if "finder" not in self.options:
-            raise OptionError(
-                f"The finder {dict(self.options)} has no name: write `finder: ks`, and its options beside it."
-            )
         given = {name: value for name, value in self.options.items() if name != "finder"}
         require_known(given, [one.name for one in dataclasses.fields(self.method)], f"Finder {self.name!r}")  # type: ignore[arg-type]
         for name, place in (("kind", "`kind` of the table"), ("seed", "`replicates`")):
             if name in given:
                 raise OptionError(
-                    f"Finder {self.label!r}, {name}: {given[name]!r}: it comes from {place}. Leave it out."
+                    f"Finder {self.label!r}, {name}: {given[name]!r}: the comparison takes it from {place}. Leave it "
+                    "out."
                 )
 
     @property
@@ -187,5 +184,7 @@ def _finder(entry: Any) -> FinderEntry:
         return FinderEntry(entry, {"finder": entry})
     if not isinstance(entry, Mapping):
         raise OptionError(f"The finder {entry!r} must be a name, or `finder: name` with options beside it.")
+    if "finder" not in entry:
+        raise OptionError(f"The finder {dict(entry)} has no name: write `finder: ks`, and its options beside it.")
     options = {str(key): value for key, value in entry.items() if key != "label"}
-    return FinderEntry(str(entry.get("label", entry.get("finder"))), options)
+    return FinderEntry(str(entry.get("label", entry["finder"])), options)

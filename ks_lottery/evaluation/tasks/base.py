@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import os
+import typing
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -70,7 +71,7 @@ def make_task(name: str, options: Mapping[str, Any]) -> Task:
 
     Raises:
         UnknownNameError: if there is no such kind.
-        OptionError: if `kind` is missing, or an option is unknown or missing.
+        OptionError: if `kind` is missing, or an option is unknown, missing or of another type.
         DataError: if the data cannot be used.
     """
     given = dict(options)
@@ -89,6 +90,9 @@ def make_task(name: str, options: Mapping[str, Any]) -> Task:
     ]
     if missing:
         raise OptionError(f"The task {name!r} of kind {kind!r} lacks {', '.join(missing)}.")
+    hints = typing.get_type_hints(entry)
+    for option, value in given.items():
+        _require_type(f"The task {name!r}, {option}", value, hints[option])
     return entry(**{option: _expanded(name, option, value) for option, value in given.items()}).task(name)
 
 
@@ -116,6 +120,16 @@ def require_known(given: Mapping[str, Any], known: Mapping[str, Any] | Sequence[
             close = difflib.get_close_matches(str(key), list(known), n=1)
             hint = f" Did you mean {close[0]!r}?" if close else ""
             raise OptionError(f"{what} has the unknown option {key!r}.{hint} Known: {', '.join(known)}.")
+
+
+def _require_type(what: str, value: Any, hint: Any) -> None:
+    """Check a value against the annotation of its option: a type, or several."""
+    kinds = typing.get_args(hint) or (hint,)
+    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+        names = " or ".join("nothing" if kind is type(None) else kind.__name__ for kind in kinds)
+        raise OptionError(f"{what}: {value!r}: must be {names}.")
+    if type(value) is int and value < 0:
+        raise OptionError(f"{what}: {value}: must not be negative.")
 
 
 def count_tokens(examples: Sequence[Mapping[str, Any]], rows: int) -> np.ndarray:

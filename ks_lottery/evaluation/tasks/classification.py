@@ -38,7 +38,7 @@ class ClassificationTask:
         metric: main score: accuracy or macro_f1.
 
     Raises:
-        DataError: if a split is empty, or has a label that no training text has.
+        DataError: if a split is empty, or has a label that no training text has, or all training texts have one label.
         OptionError: if the tokenizer has no padding token.
     """
 
@@ -65,6 +65,10 @@ class ClassificationTask:
                     f"The {split} split of the task {self.name!r} has the label {unknown[0]!r}, which no training text "
                     "has. Give more training texts, or leave such texts out."
                 )
+        if len(self.labels) < 2:
+            raise DataError(
+                f"All training texts of the task {self.name!r} have the label {self.labels[0]!r}. Give others."
+            )
         self.tokenizer = AutoTokenizer.from_pretrained(self.model)
         if self.tokenizer.pad_token_id is None:
             raise OptionError(f"The tokenizer of {self.model!r} has no padding token. Set one and save it.")

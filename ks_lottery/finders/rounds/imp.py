@@ -81,13 +81,14 @@ class IterativeMagnitude:
         kept = everything(groups, self.kind)
         run = dense_run(groups, self.kind)
         densities = round_densities(self.schedule, self.density, self.rounds, self.keep)
-        for count in kept_counts(kept.count, densities):
+        for number, count in enumerate(kept_counts(kept.count, densities)):
+            if number:
+                start, first_step = self.start(groups, runs)
+                run = Run(start, kept, trained_parameters(groups, self.kind), first_step)
             trained = runs.train(run)
             scores = rank_units(groups, self.kind, self.statistic, runs.base, trained)
             kept = keep_largest(scores, kept, count, self.scope)
             yield Level(trained, scores, kept)
-            start, first_step = self.start(groups, runs)
-            run = Run(start, kept, trained_parameters(groups, self.kind), first_step)
 
     def start(
         self, groups: Sequence[UnitGroup], runs: Runs, density: float | None = None

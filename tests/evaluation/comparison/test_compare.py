@@ -17,7 +17,7 @@ from ks_lottery.report.comparison import sanity_verdicts, write_comparison
 from tests.evaluation.comparison.planted import PLANTED, TOKENS, Broken, PlantedTask, base_model, planted_plan
 
 EXAMPLES = 10 * 8
-FEW = {"replicates": [0], "budget": {"steps": 4}}
+FEW = {"replicates": [0], "budget": {"steps": 2}}
 
 
 def compared(folder: Path, plan: Plan, *tasks: PlantedTask, shard: tuple[int, int] = (0, 1)) -> Comparison:
@@ -292,7 +292,7 @@ def test_finding_is_paid_by_everyone_who_uses_it(tmp_path: Path, monkeypatch: py
     ]  # fmt: skip
     records = compared(tmp_path, planted_plan(finders, **FEW)).run()
     assert not [record.error for record in records if record.error]
-    one = 4 * 8
+    one = 2 * 8
     expected = {
         "magnitude": (one, 1000.0), "again": (one, 1000.0), "fisher": (2 * 8, 0.0), "imp": (2 * one, 2000.0),
         "lt_sft": (3 * one, 3000.0), "random": (0, 0.0), "frequency": (0, 0.0),
@@ -310,9 +310,9 @@ def test_folders_of_other_comparisons_are_refused(tmp_path: Path) -> None:
     compared(tmp_path, planted_plan(["oracle"], **FEW))
     with pytest.raises(OptionError) as caught:
         compared(tmp_path, planted_plan(["oracle"], replicates=[0], budget={"steps": 5}))
-    assert f"{str(tmp_path)!r} holds another comparison: budget.steps was 4 and is 5. Give another" in str(caught.value)
+    assert f"{str(tmp_path)!r} holds another comparison: budget.steps was 2 and is 5. Give another" in str(caught.value)
     kept = json.loads((tmp_path / "comparison.json").read_text())
-    assert kept["plan"]["budget"]["steps"] == 4
+    assert kept["plan"]["budget"]["steps"] == 2
 
 
 def test_too_little_data_is_refused_before_anything_is_trained(tmp_path: Path) -> None:

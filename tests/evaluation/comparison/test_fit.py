@@ -18,7 +18,7 @@ def check(finders: list[str], texts: int = 48, **changes: Any) -> None:
     [
         (7, {}, "has 7 training examples, fewer than one batch of 8 (budget, batch_size)."),
         (15, {}, "has 15 training examples, fewer than one batch of 8 in each of 2 partitions (budget, partitions)."),
-        (17, {"budget": {"batches": 3}}, "fewer than the 3 batches of 8 (budget, batches) that finder 'fisher' looks at"),
+        (17, {"budget": {"batches": 3}}, "fewer than the 3 batches of 8 (budget, batches) that finder 'fisher'"),
     ],
 )  # fmt: skip
 def test_too_few_examples(texts: int, changes: dict[str, Any], message: str) -> None:
@@ -51,5 +51,5 @@ def test_a_density_that_leaves_a_layer_of_a_weight_ticket_empty() -> None:
     assert "empty, which has 2 units, and a weight ticket is zero where it has none. Give at least 0.5" in str(
         caught.value
     )
-    assert check(["oracle"], table={"units": "neurons", "densities": [0.02], "kind": "weight"}) is None
-    assert check(["oracle"], table={"units": "neurons", "densities": [0.005]}) is None
+    assert check(["oracle"], table={"units": "neurons", "densities": [0.03], "kind": "weight"}) is None
+    assert check(["oracle"], table={"units": "neurons", "densities": [0.02]}) is None
