@@ -3,6 +3,7 @@
 import os
 import shlex
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -47,6 +48,8 @@ def compare(
     from ks_lottery.evaluation.comparison.plan import read_plan
 
     side_by_side.end_with_parent()
+    # PEFT asks for an attribute that transformers is going to rename, once per adapter.
+    warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
     with usage_errors():
         place = side_by_side.parse_shard(shard) if shard else side_by_side.shard_of_launcher(os.environ)
         _require_one(place, workers, slurm, ray)

@@ -264,7 +264,7 @@ def _copies(model: Any, groups: Sequence[Any]) -> dict[str, torch.Tensor]:
 
 
 def _load_start(model: Any, start: Checkpoint | None, head: Checkpoint | None) -> None:
-    """Give a model its first values; the head's from `head` if there is one, since `start` may have one of other size."""
+    """Give a model its first values; those of its task head from `head`, where there is one."""
     module = task_head(dict(model.named_parameters()))
     with torch.no_grad():
         for name, parameter in model.named_parameters():
