@@ -4,7 +4,7 @@ import math
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,19 @@ from ks_lottery.evaluation.comparison.finding import TICKET, Found, Search
 from ks_lottery.evaluation.comparison.fit import require_fit
 from ks_lottery.evaluation.comparison.plan import Plan
 from ks_lottery.evaluation.comparison.store import Store
-from ks_lottery.evaluation.comparison.table import ALL_UNITS, FREQUENCY, FULL_TUNING, NO_TUNING
+from ks_lottery.evaluation.comparison.table import (
+    ALL_UNITS,
+    CONTROLS,
+    FREQUENCY,
+    FULL_TUNING,
+    NO_TUNING,
+    PERMUTED,
+    REINITIALISED,
+)
 from ks_lottery.evaluation.comparison.training import Trained, Trainings
 from ks_lottery.evaluation.record import Record
 from ks_lottery.evaluation.tasks.base import Task, make_task
+from ks_lottery.evaluation.tasks.permuted import PermutedTask
 from ks_lottery.finders.rounds.levels import dense_run
 from ks_lottery.ticket.ticket import Ticket
 
@@ -136,6 +145,8 @@ class Comparison:
     def search(self, cell: Cell) -> Search:
         """Finding for the table, replicate and task that the ticket of a cell comes from."""
         trainings = self._trainings(cell.found_on, cell.replicate)
+        if cell.control == PERMUTED:
+            trainings = replace(trainings, task=PermutedTask(trainings.task, cell.replicate))
         return Search(self.plan.tables[cell.table], trainings, self.folder)
 
     @cached_property
@@ -150,7 +161,7 @@ class Comparison:
                 return self._finished(cell, mark, self._reference(cell))
             search = self.search(cell)
             found, ticket = self._ticket(cell, search)
-            start, first_step = self._start(cell, search)
+            start, first_step = self._start(cell, ticket)
             elsewhere = cell.found_on != cell.task
             trained = self._trainings(cell.task, cell.replicate).ticket(ticket, start, first_step, elsewhere)
             return self._finished(cell, mark, trained, ticket, found)
@@ -195,12 +206,16 @@ class Comparison:
             found = search.find(drawn)
             return found, found.ticket(cell.density, FREQUENCY)
         found = search.find(table.finder(cell.of or cell.method))
-        return found, found.ticket(cell.density, cell.control if cell.of else TICKET)
+        drawn_from_it = cell.of and cell.control in CONTROLS
+        return found, found.ticket(cell.density, cell.control if drawn_from_it else TICKET)
 
-    def _start(self, cell: Cell, search: Search) -> tuple[Checkpoint | None, int]:
-        """What a ticket of repeated training begins with; its controls begin as it does."""
+    def _start(self, cell: Cell, ticket: Ticket) -> tuple[Checkpoint | None, int]:
+        """What a ticket of repeated training begins with; its controls begin as it does, but for one."""
+        search = self.search(replace(cell, control=""))
         if cell.method == FREQUENCY:
             return None, 0
+        if cell.control == REINITIALISED:
+            return search.reinitialised(ticket), 0
         method = search.table.finder(cell.of or cell.method).make(search.table.kind, cell.replicate)
         start = getattr(method, "start", None)
         if start is None:

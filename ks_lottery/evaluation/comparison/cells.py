@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ks_lottery.evaluation.comparison.plan import Plan
-from ks_lottery.evaluation.comparison.table import ALL_UNITS, CONTROLS, FREQUENCY, FULL_TUNING, NO_TUNING, Table
+from ks_lottery.evaluation.comparison.table import ALL_UNITS, FREQUENCY, FULL_TUNING, NO_TUNING, Table
 from ks_lottery.evaluation.record import Record, Role
 
 
@@ -82,7 +82,7 @@ def _rows(table: Table) -> Iterator[tuple[str, Role, str, str]]:
             yield entry.label, "control", "", "random"
             continue
         yield entry.label, "finder", "", ""
-        for control in CONTROLS:
+        for control in table.all_controls:
             yield f"{entry.label}, {control}", "control", entry.label, control
     if table.units == "token_rows":
         yield FREQUENCY, "control", "", FREQUENCY

@@ -12,13 +12,13 @@ from typing import Any, TypeVar
 import numpy as np
 from typing_extensions import override
 
-from ks_lottery.checkpoints.reader import Checkpoint
+from ks_lottery.checkpoints.reader import Checkpoint, open_checkpoint
 from ks_lottery.checkpoints.writer import atomic_folder, write_json
 from ks_lottery.errors import TicketError
 from ks_lottery.evaluation.comparison.table import FinderEntry, Table
 from ks_lottery.evaluation.comparison.training import Trainings
 from ks_lottery.evaluation.record import CellCost
-from ks_lottery.evaluation.sanity import inverted_like
+from ks_lottery.evaluation.sanity import inverted_like, reinitialised
 from ks_lottery.finders.base import Evidence, Finder, Shift, UnitScores
 from ks_lottery.finders.passes import Passes
 from ks_lottery.finders.rounds.levels import dense_run
@@ -29,6 +29,7 @@ from ks_lottery.finders.select import Density
 from ks_lottery.ticket.controls import frequency_like, shuffled_like
 from ks_lottery.ticket.ticket import Ticket
 from ks_lottery.training.cost import measure
+from ks_lottery.training.probe_folders import write_whole_checkpoint
 from ks_lottery.training.runs import TrainerRuns, exclusively
 from ks_lottery.units.slab import UnitGroup
 
@@ -100,6 +101,16 @@ class Search:
                     self._make(entry, place)
         record = json.loads((place / "found.json").read_text(encoding="utf-8"))
         return Found(place, CellCost(**record["cost"]))
+
+    def reinitialised(self, ticket: Ticket) -> Checkpoint:
+        """The base model with the values of the ticket's tensors in other places; made once for a replicate."""
+        place = self.folder / "runs" / f"reinitialised-{ticket.base.digest[:20]}-{self.trainings.seed}"
+        if not place.is_dir():
+            with exclusively(place):
+                if not place.is_dir():
+                    model = reinitialised(self.trainings.task.load_model(), self.groups(), self.trainings.seed)
+                    write_whole_checkpoint(place, model, model.config, list(dict(model.named_parameters())))
+        return open_checkpoint(place)
 
     def groups(self) -> tuple[UnitGroup, ...]:
         """The units of the table."""

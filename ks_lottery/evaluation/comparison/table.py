@@ -14,6 +14,10 @@ from ks_lottery.units.granularity import GRANULARITIES, Granularity
 
 CONTROLS = ("shuffled", "inverted")
 """Every finder has these beside it; "random" and, of token rows, "frequency" are rows of their own."""
+REINITIALISED, PERMUTED = "reinitialised", "permuted"
+FURTHER_CONTROLS = (REINITIALISED, PERMUTED)
+"""What a table may ask for besides: the ticket on a base whose values lost their places, and a ticket that was found on
+examples whose labels or responses were exchanged."""
 NO_TUNING, FULL_TUNING, ALL_UNITS = "no tuning", "full tuning", "all units"
 FREQUENCY = "frequency"
 
@@ -91,6 +95,7 @@ class Table:
         densities: of the tickets, over all units of the granularity.
         finders: what competes. Random units stand in every table; they are added where they are not listed.
         unit_options: of the granularity.
+        controls: of `FURTHER_CONTROLS`; finding on permuted examples costs as much as finding.
 
     Raises:
         OptionError: if an option is out of range, two finders or a finder and a control have one name, or a finder
@@ -103,8 +108,10 @@ class Table:
     densities: tuple[float, ...]
     finders: tuple[FinderEntry, ...]
     unit_options: Mapping[str, Any] = field(default_factory=dict)
+    controls: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        self._require_controls()
         if self.kind not in ("update", "weight"):
             raise OptionError(f"{self.what}, kind: {self.kind!r}: must be update or weight.")
         wrong = [density for density in self.densities if not 0.0 < density < 1.0]
@@ -128,6 +135,11 @@ class Table:
         """The table in messages."""
         return f"The table of {self.kind} tickets of {self.units}"
 
+    @property
+    def all_controls(self) -> tuple[str, ...]:
+        """Controls that every finder has beside it."""
+        return *CONTROLS, *self.controls
+
     def granularity(self) -> Granularity:
         """What is selected whole."""
         entry = GRANULARITIES.get(self.units)
@@ -145,14 +157,27 @@ class Table:
         yield from (NO_TUNING, FULL_TUNING, ALL_UNITS, FREQUENCY)
         for entry in self.finders:
             yield entry.label
-            yield from (f"{entry.label}, {control}" for control in CONTROLS)
+            yield from (f"{entry.label}, {control}" for control in self.all_controls)
+
+    def _require_controls(self) -> None:
+        unknown = [control for control in self.controls if control not in FURTHER_CONTROLS]
+        if unknown or len(set(self.controls)) < len(self.controls):
+            raise OptionError(
+                f"{self.what}, controls: {list(self.controls)}: may hold {' and '.join(FURTHER_CONTROLS)}, each once; "
+                f"{', '.join(CONTROLS)} and random units stand in every table."
+            )
+        if REINITIALISED in self.controls and self.kind == "update":
+            raise OptionError(
+                f"{self.what}, controls: {REINITIALISED} is for weight tickets. An update ticket keeps the rest of the "
+                "base, which would lose all that it knows."
+            )
 
 
 def read_table(values: Any, number: int) -> Table:
     """Read what a person wrote of a table.
 
     Args:
-        values: `units`, `densities`, `finders`, and if wanted `kind` and `unit_options`.
+        values: `units`, `densities`, `finders`, and if wanted `kind`, `unit_options` and `controls`.
         number: of the table, from 0, for messages.
 
     Raises:
@@ -161,7 +186,7 @@ def read_table(values: Any, number: int) -> Table:
     what = f"Table {number + 1}"
     if not isinstance(values, Mapping):
         raise OptionError(f"{what} is {values!r}: it must hold units, densities and finders.")
-    require_known(values, ("kind", "units", "densities", "finders", "unit_options"), what)
+    require_known(values, ("kind", "units", "densities", "finders", "unit_options", "controls"), what)
     for name in ("units", "densities", "finders"):
         if not values.get(name):
             raise OptionError(f"{what} lacks {name!r}.")
@@ -173,9 +198,12 @@ def read_table(values: Any, number: int) -> Table:
     unit_options = values.get("unit_options") or {}
     if not isinstance(unit_options, Mapping):
         raise OptionError(f"{what}, unit_options: {unit_options!r}: must hold options by name.")
+    controls = values.get("controls") or []
+    if not isinstance(controls, list):
+        raise OptionError(f"{what}, controls: {controls!r}: must be a list.")
     return Table(
         values.get("kind", "update"), str(values["units"]), tuple(map(float, densities)),
-        tuple(_finder(entry) for entry in values["finders"]), dict(unit_options),
+        tuple(_finder(entry) for entry in values["finders"]), dict(unit_options), tuple(controls),
     )  # fmt: skip
 
 
