@@ -88,13 +88,20 @@ def resolve_method(units: str, finder: str | None, options: Sequence[str] | None
 
     Raises:
         UnknownNameError: as `resolve_units`.
-        OptionError: if neither or both have an option of the name.
+        OptionError: if neither or both have an option of the name, or the finder looks at something else than two
+            checkpoints.
     """
-    from ks_lottery.finders.base import FINDERS
+    from ks_lottery.finders.base import FINDERS, Shift
     from ks_lottery.units.granularity import GRANULARITIES
 
     given: dict[str, list[str]] = {"units": [], "finder": []}
     owners = {"units": GRANULARITIES.get(units), "finder": FINDERS.get(finder or "ks")}
+    needs = FINDERS.get(finder or "ks").needs
+    if needs is not Shift:
+        raise OptionError(
+            f"Finder {finder!r} looks at {needs.described}, and this command at two checkpoints. Call it from Python "
+            "(find_ticket), or in a comparison: ks-lottery compare."
+        )
     for option in options or ():
         owner, dot, name = option.partition("=")[0].partition(".")
         if dot and owner in given:
@@ -179,12 +186,13 @@ def _value(hint: Any, text: str, option: str) -> Any:
 
 
 def _described_options() -> Iterator[str]:
-    """One paragraph per finder and granularity, for --help."""
-    from ks_lottery.finders.base import FINDERS
+    """One paragraph per finder of two checkpoints and per granularity, for --help."""
+    from ks_lottery.finders.base import FINDERS, Shift
     from ks_lottery.units.granularity import GRANULARITIES
 
-    for kind, registry in (("--finder", FINDERS), ("--units", GRANULARITIES)):
-        for name, entry in registry.items():
+    finders = [(name, entry) for name, entry in FINDERS.items() if entry.needs is Shift]
+    for kind, entries in (("--finder", finders), ("--units", GRANULARITIES.items())):
+        for name, entry in entries:
             summary = (entry.__doc__ or "").strip().partition("\n")[0]
             options = [
                 f"--option {field.name}=...: {field.metadata.get('help', '')}"

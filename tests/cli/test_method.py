@@ -8,7 +8,7 @@ import pytest
 
 from ks_lottery.cli.method import resolve_finder, resolve_method, resolve_selector, resolve_units
 from ks_lottery.errors import OptionError, UnknownNameError
-from ks_lottery.finders.base import FINDERS
+from ks_lottery.finders.base import FINDERS, Shift
 from ks_lottery.finders.select import Alpha, Density, TopK
 from ks_lottery.finders.shift.ks import KolmogorovSmirnov
 from ks_lottery.finders.shift.magnitude import Magnitude
@@ -21,6 +21,7 @@ class Everything:
     """A method with a field of every type."""
 
     name: ClassVar[str] = "everything"
+    needs: ClassVar[type] = Shift
 
     ends: Literal["left", "right"] = field(default="left", metadata={"help": "Which end."})
     count: int = 1
@@ -104,6 +105,11 @@ def test_selectors() -> None:
         resolve_selector(0.1, None, None, 0.2)
     with pytest.raises(OptionError, match=r"--correction bh corrects p-values, which --top-k 3 does not look at."):
         resolve_selector(None, "bh", 3, None)
+
+
+def test_a_finder_of_other_evidence_is_refused_at_once() -> None:
+    with pytest.raises(OptionError, match="Finder 'snip' looks at a model and batches .*, and this command at two"):
+        resolve_method("heads", "snip", [])
 
 
 def test_every_registered_method_resolves_by_name() -> None:
