@@ -7,6 +7,7 @@ Every training is one of a stock Trainer, and every ticket comes from a register
 """
 
 import argparse
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -21,13 +22,14 @@ from toy_tasks import Neuron, Perceptron, accuracy, examples, matrices, neuron, 
 from transformers import TrainingArguments
 
 from ks_lottery.checkpoints.reader import Checkpoint, open_checkpoint
-from ks_lottery.evaluation.stability import connectivity
+from ks_lottery.evaluation.stability import Instability, instability
 from ks_lottery.finders.base import FINDERS, Evidence, Shift
 from ks_lottery.finders.rounds.imp import IterativeMagnitude
 from ks_lottery.finders.rounds.levels import everything, keep_largest
 from ks_lottery.finders.rounds.lrr import LearningRateRewinding
 from ks_lottery.finders.rounds.runs import Kept, Run
 from ks_lottery.finders.saliency.batches import Batches
+from ks_lottery.report.curves import instability_picture, path_picture
 from ks_lottery.training.arguments import probe_arguments
 from ks_lottery.training.runs import TrainerRuns, trainer_runs
 from ks_lottery.units.slab import Slab, UnitGroup
@@ -35,6 +37,7 @@ from ks_lottery.units.slab import Slab, UnitGroup
 Row = tuple[str, str, str]
 TEST = products(2000, 1)
 NARROW = (20, 400, 6, 400, 10)
+PARTED = (0, 100, 400, 1000)
 
 
 def settings(folder: Path, **options: Any) -> TrainingArguments:
@@ -99,27 +102,34 @@ def iterative_pruning(folder: Path, seeds: Sequence[int]) -> Iterator[Row]:
 
 
 def connected(folder: Path, seeds: Sequence[int]) -> Iterator[Row]:
-    """Linear mode connectivity against the step at which two copies part."""
-    barriers: dict[int, list[float]] = {}
-    errors: dict[int, list[float]] = {}
-    for seed in seeds:
-        data = taught(1500, seed)
-        early = _mode_runs(folder / f"part-{seed}", seed, data, 0)
-        for step in (0, 100, 400, 1000):
-            ends: list[Checkpoint] = []
-            start = early.train(Run(last_step=step)) if step else None
-            for copy in (1, 2):
-                runs = _mode_runs(folder / f"mode-{seed}-{copy}", seed, data, copy)
-                ends.append(runs.train(Run(start=start)))
-            path = connectivity(_wide(seed), ends[0], ends[1], partial(_losses, data=data), points=9)
-            barriers.setdefault(step, []).append(path.barrier("loss"))
-            errors.setdefault(step, []).append(100 * path.barrier("error"))
+    """Linear mode connectivity against the step at which two copies part; seed 0 is drawn in `folder`/pictures."""
+    found = [_instability(folder, seed) for seed in seeds]
+    pictures = folder / "pictures"
+    pictures.mkdir(exist_ok=True)
+    (pictures / "instability.png").write_bytes(instability_picture(found[0]))
+    paths = dict(zip((f"copies part at step {step}" for step in PARTED), found[0].paths, strict=True))
+    (pictures / "paths.png").write_bytes(path_picture(paths))
+    found[0].save(pictures / "instability.json")
+    barriers = {step: [one.barriers("loss")[place] for one in found] for place, step in enumerate(PARTED)}
+    errors = {step: [100 * one.barriers("error")[place] for one in found] for place, step in enumerate(PARTED)}
     shown = "; ".join(f"k = {step}: {mean(values):.3f}" for step, values in barriers.items())
     yield (
         "The barrier between two copies that part late is under a quarter of that at step 0 (Frankle et al. 2020)",
         f"loss barrier {shown}",
-        f"error barrier {span(errors[0])} points at step 0, {span(errors[1000])} at step 1000",
+        f"error barrier {span(errors[0])} points at step 0, {span(errors[PARTED[-1]])} at step {PARTED[-1]}",
     )
+
+
+def _instability(folder: Path, seed: int) -> Instability:
+    data = taught(1500, seed)
+    early = _mode_runs(folder / f"part-{seed}", seed, data, 0)
+    copies = [_mode_runs(folder / f"mode-{seed}-{copy}", seed, data, copy) for copy in (1, 2)]
+
+    def trained(step: int) -> tuple[Checkpoint, Checkpoint]:
+        start = early.train(Run(last_step=step)) if step else None
+        return copies[0].train(Run(start=start)), copies[1].train(Run(start=start))
+
+    return instability(_wide(seed), trained, partial(_losses, data=data), PARTED, points=9)
 
 
 def _wide(seed: int) -> Perceptron:
@@ -271,6 +281,7 @@ def main() -> None:
     """Check every claim and print a line of the table for each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=5, help="how many seeds, from 0")
+    parser.add_argument("--pictures", type=Path, help="folder for the curves of linear mode connectivity")
     parser.add_argument("--only", choices=[claim.__name__ for claim in CLAIMS], help="one claim")
     options = parser.parse_args()
     print("| claim | here | against |\n| --- | --- | --- |", flush=True)
@@ -279,6 +290,9 @@ def main() -> None:
             if options.only in (None, claim.__name__):
                 for row in claim(Path(folder), range(options.seeds)):
                     print(f"| {' | '.join(row)} |", flush=True)
+        drawn = Path(folder) / "pictures"
+        if options.pictures and drawn.is_dir():
+            shutil.copytree(drawn, options.pictures, dirs_exist_ok=True)
 
 
 if __name__ == "__main__":
