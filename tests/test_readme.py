@@ -7,6 +7,7 @@ from pathlib import Path
 import classification_data
 import classification_options
 import classify
+import compare
 import pytest
 import torch
 import translate
@@ -14,15 +15,20 @@ import translation_data
 import translation_options
 import translation_ticket
 import typer
+import yaml
 from accelerate.commands.launch import launch_command_parser
 from options import parse_options
 from transformers import TrainingArguments
 
+from ks_lottery.checkpoints.reader import ModelCheckpoint
 from ks_lottery.cli.app import app
+from ks_lottery.evaluation.comparison.plan import read_plan
 from ks_lottery.finders.base import FINDERS, finder
 from ks_lottery.finders.search import find_ticket
 from ks_lottery.finders.select import TopK
+from ks_lottery.training.arguments import probe_arguments
 from ks_lottery.training.examples import ResponseCollator
+from ks_lottery.units.weights import Weights
 from tests.tiny_models import shifted, tiny_llama
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -64,6 +70,17 @@ def commands(document: Path) -> list[str]:
     return [line.strip() for line in lines if line.startswith(COMMANDS)]
 
 
+def recipe_of_comparisons() -> typer.core.TyperCommand:
+    program = typer.Typer()
+    program.command()(compare.compare)
+    command = typer.main.get_command(program)
+    assert isinstance(command, typer.core.TyperCommand)
+    return command
+
+
+RECIPE_OF_COMPARISONS = recipe_of_comparisons()
+
+
 @pytest.fixture
 def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
@@ -89,6 +106,39 @@ def test_the_code_of_the_readme_runs(models: None, capsys: pytest.CaptureFixture
     assert names["model"].peft_config["default"].peft_type == "TRAINABLE_TOKENS"  # type: ignore[attr-defined]
 
 
+def test_the_code_of_the_finders_page_runs(models: None) -> None:
+    (block,) = blocks(ROOT / "docs" / "finders.md", "python")
+    ids = torch.randint(3, 60, (128, 12)).tolist()
+    model, weights = tiny_llama(), Weights()
+    names: dict[str, object] = {
+        "model": model,
+        "load_model": tiny_llama,
+        "dataset": [{"input_ids": row, "labels": row} for row in ids],
+        "collator": ResponseCollator(pad_token_id=0),
+        "TrainingArguments": lambda folder, max_steps: probe_arguments(
+            folder, max_steps=2, use_cpu=True, save_strategy="no", disable_tqdm=True
+        ),
+        "units": weights,
+        "layout": ModelCheckpoint(model).layout(),
+    }
+    exec(compile(block, "finders.md", "exec"), names)
+    counts, ticket = names["counts"], names["ticket"]
+    assert {name: len(found) for name, found in ticket.indices.items()} == counts  # type: ignore[attr-defined]
+
+
+def test_the_configuration_of_the_comparison_page_is_one() -> None:
+    (block,) = blocks(ROOT / "docs" / "comparison.md", "yaml")
+    plan = read_plan(yaml.safe_load(block))
+    assert [entry.label for entry in plan.tables[0].finders] == ["ks", "fisher", "three rounds", "random"]
+
+
+def test_every_finder_stands_on_its_page() -> None:
+    page = (ROOT / "docs" / "finders.md").read_text(encoding="utf-8")
+    assert [name for name in FINDERS.names() if f"| `{name}` |" not in page] == []
+    assert len(FINDERS.names()) == 17
+    assert "Seventeen finders" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
 def test_code_stands_by_line_ten_after_one_sentence() -> None:
     lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
     assert lines[0].count(".") == 1
@@ -103,7 +153,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 import numpy as np
 from ks_lottery.checkpoints.pair import paired_chunks
+from ks_lottery.checkpoints.reader import ModelCheckpoint
 from ks_lottery.cli.app import app
+from ks_lottery.evaluation.comparison.plan import read_plan
 from ks_lottery.finders.base import FINDERS, Evidence, Shift, UnitScores
 from ks_lottery.stats.floats import bits_of
 from ks_lottery.ticket.ticket import Kind
@@ -135,6 +187,10 @@ def test_commands_parse(document: Path) -> None:
             continue
         launched = launch_command_parser().parse_args(words[2:])
         if launched.training_script == "train.py":  # the reader's own
+            continue
+        if launched.training_script == "recipes/compare.py":
+            context = RECIPE_OF_COMPARISONS.make_context("compare.py", list(launched.training_script_args))
+            assert read_plan(ROOT / context.params["config"]).tables, command
             continue
         options, configurations = RECIPES[launched.training_script]
         arguments = [
