@@ -192,7 +192,9 @@ class Comparison:
         if cell.method == ALL_UNITS:
             run = dense_run(search.groups(), "update")
             sizes = sum(_sizes(base, run.trains))
-            return trainings.whole(run, f"all-{search.table.units}", sizes, (self.plan.budget.probe_rate,))
+            budget = self.plan.budget
+            rates = tuple(dict.fromkeys((budget.probe_rate, *budget.ticket_rates)))
+            return trainings.whole(run, f"all-{search.table.units}", sizes, rates)
         assert cell.method == FULL_TUNING
         sizes = sum(_sizes(base, base.names()))
         return trainings.whole(dense_run(search.groups(), "weight"), "full", sizes, self.plan.budget.dense_rates)
