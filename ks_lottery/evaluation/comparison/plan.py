@@ -35,8 +35,8 @@ class Budget:
         steps: optimizer steps of every training.
         batch_size: examples per step.
         dense_rates: learning rates of full tuning and of weight tickets.
-        probe_rate: learning rate of the dense training of all units of an update table that serves finding; the reference
-            "all units" takes it or one of `ticket_rates`, whichever is best on the development set.
+        probe_rate: learning rate of the dense training of all units of an update table, which serves finding. The
+            reference "all units" takes it or one of `ticket_rates`, whichever is best on the development set.
         ticket_rates: learning rates of update tickets. Of several, each cell takes the best on the development set.
         adam_beta2: of AdamW.
         batches: batches that a saliency finder looks at, of `batch_size` examples each.
