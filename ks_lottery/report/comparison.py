@@ -149,7 +149,11 @@ def _summary(records: Sequence[Record], verdicts: Sequence[SanityVerdict]) -> st
     unknown = sum(one.verdict.startswith("unknown") for one in shuffles)
     text = f"{counts}. **{len(passed)} of {len(shuffles)} finders beat their own shuffles**"
     text += f": {', '.join(passed)}." if passed else "."
-    return f"{text} Of {unknown} it is not known." if unknown else text
+    text += f" Of {unknown} it is not known." if unknown else ""
+    others = dict.fromkeys(one.control for one in verdicts if one.control != "shuffled" and one.pairs)
+    beaten = {control: [one.passes for one in verdicts if one.control == control and one.pairs] for control in others}
+    tallies = [f"{plain(control)}: {sum(passes)} of {len(passes)}" for control, passes in beaten.items()]
+    return f"{text}\n\nFinders that beat their other controls: {'; '.join(tallies)}." if tallies else text
 
 
 def _table_section(compared: Table, overlaps: Sequence[Mapping[str, Any]]) -> list[str]:

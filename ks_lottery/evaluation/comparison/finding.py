@@ -103,8 +103,9 @@ class Search:
         return Found(place, CellCost(**record["cost"]))
 
     def reinitialised(self, ticket: Ticket) -> Checkpoint:
-        """The base model with the values of the ticket's tensors in other places; made once for a replicate."""
-        place = self.folder / "runs" / f"reinitialised-{ticket.base.digest[:20]}-{self.trainings.seed}"
+        """The base model with the values of the ticket's tensors in other places; made once for a task and replicate."""
+        mark = f"{ticket.base.digest[:20]}-{self.trainings.task.digest[:20]}-{self.trainings.seed}"
+        place = self.folder / "runs" / f"reinitialised-{mark}"
         if not place.is_dir():
             with exclusively(place):
                 if not place.is_dir():

@@ -142,6 +142,7 @@ def test_the_table_can_be_written_and_exported(made: Comparison, tmp_path: Path)
 
     page = write_comparison(tmp_path, made.records(), overlaps(made), made.meta(), "a command").read_text("utf-8")
     assert "**1 of 2 finders beat their own shuffles**: oracle (token\\_rows, update)." in page
+    assert "other controls: inverted: 1 of 2; random: 1 of 2; frequency: 1 of 2." in page
     assert "| steps of every training | 10 |" in page
     assert (tmp_path / "update-token-rows-overlap.png").is_file()
     table = parquet.read_table(made.store.export())

@@ -1,5 +1,7 @@
 """Controls that a table may ask for: the ticket on a permuted base, and a ticket found on data that means nothing."""
 
+import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +70,15 @@ def test_a_reinitialised_base_has_the_values_of_the_units_in_other_places(made: 
         else:
             assert torch.equal(other, value), name
     assert made._start(own, ticket) == (None, 0)
+
+
+def test_another_task_on_the_same_encoder_has_a_base_of_its_own(made: Comparison) -> None:
+    search = made.search(cell_of(made, "reinitialised"))
+    ticket = made.ticket(cell_of(made, "reinitialised"))
+    task: Any = copy.copy(made.tasks["colours"])
+    task.__dict__["digest"] = "another"
+    other = replace(search, trainings=replace(search.trainings, task=task))
+    assert other.reinitialised(ticket).name != search.reinitialised(ticket).name
 
 
 def test_a_permuted_ticket_is_found_on_exchanged_labels(made: Comparison) -> None:
