@@ -103,7 +103,7 @@ class Search:
         return Found(place, CellCost(**record["cost"]))
 
     def reinitialised(self, ticket: Ticket) -> Checkpoint:
-        """The base model with the values of the ticket's tensors in other places; made once for a task and replicate."""
+        """The base model with the values of the ticket's tensors in other places; one for a task and replicate."""
         mark = f"{ticket.base.digest[:20]}-{self.trainings.task.digest[:20]}-{self.trainings.seed}"
         place = self.folder / "runs" / f"reinitialised-{mark}"
         if not place.is_dir():
