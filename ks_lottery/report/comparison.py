@@ -111,7 +111,8 @@ def write_comparison(
 def sanity_verdicts(records: Sequence[Record]) -> list[SanityVerdict]:
     """Verdicts of every finder against its shuffle, its inversion, random units, and further controls that were run."""
     further = {record.control for record in records if record.role == "control"} - {"", *_OWN_CONTROLS}
-    return [verdict for control in (*_OWN_CONTROLS, *sorted(further)) for verdict in beats(records, control)]
+    everything = [verdict for control in (*_OWN_CONTROLS, *sorted(further)) for verdict in beats(records, control)]
+    return [verdict for verdict in everything if verdict.pairs or verdict.control in _OWN_CONTROLS]
 
 
 def _page(
