@@ -130,7 +130,8 @@ def test_module_runs_as_the_program(tmp_path: Path) -> None:
 
 
 _SLOW = """
-import os, time
+import os, signal, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # shells start background jobs with Ctrl-C ignored
 from {module} import {name} as original
 import {module} as module
 
