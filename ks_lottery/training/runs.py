@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -69,11 +70,16 @@ class TrainerRuns(Runs):
         mark = self.fingerprint(search)
         return read_gates(self._finished(mark, lambda place: self._make_gates(search, place, mark)) / _RECORD)
 
+    @cached_property
+    def _base_digest(self) -> str:
+        """What the base model is known by; its sampled weights are read once."""
+        return identify(self.base, self.base.names()).digest
+
     def fingerprint(self, run: Run | GateSearch) -> str:
         """Hex SHA-256 of all that decides the result of a run."""
         arguments = self.arguments(self.folder / "unfinished")
         content = {
-            "base": identify(self.base, self.base.names()).digest,
+            "base": self._base_digest,
             "arguments": {**deciding_options(arguments), "weight_decay": arguments.weight_decay},
             "steps": self.steps,
             "parts": [len(dataset) for dataset in self.datasets],
