@@ -70,7 +70,8 @@ TRANSLATION = ["pocket.yaml", "quick.yaml", "paper.yaml"]
 
 @pytest.mark.parametrize("name", TRANSLATION)
 def test_every_shipped_configuration_can_be_read(name: str) -> None:
-    assert {file.name for file in CONFIGS.iterdir()} == {*TRANSLATION, "classify.yaml"}
+    others = {file.name for file in CONFIGS.iterdir() if not file.name.startswith("compare")}
+    assert others == {*TRANSLATION, "classify.yaml"}
     parse(str(CONFIGS / name))
 
 
