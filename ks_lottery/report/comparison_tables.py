@@ -14,16 +14,31 @@ from ks_lottery.ticket.markdown import MISSING, code, data_size, number, table
 
 
 def score_table(compared: Table) -> str:
-    """One line for each method, density and task: score, size, cost, and what its own shuffle leaves of the score."""
+    """One line for each method, density and task: score, size, cost, and what its own shuffle leaves of the score.
+
+    Further scores of the tasks stand beside the main one: of translation, BLEU of the first line and the stop rate.
+    """
+    further = _further_scores([record for row in compared.rows for record in row.records])
     header = [
-        "task", "method", "density asked", "density realised", "runs", "score", "minus its shuffle", "trained weights",
-        "ticket", "finding: examples forward", "backward", "seconds", "training: seconds",
+        "task", "method", "density asked", "density realised", "runs", "score", *map(plain, further),
+        "minus its shuffle", "trained weights", "ticket", "finding: examples forward", "backward", "seconds",
+        "training: seconds",
     ]  # fmt: skip
     digits = score_digits([row.score.value for row in compared.rows])
-    lines = [[plain(row.task), *_line(row, digits)] for row in compared.rows]
+    lines = []
+    for row in compared.rows:
+        cells = [plain(row.task), *_line(row, digits)]
+        means = [row.mean(lambda record, name=name: record.scores.get(name)) for name in further]  # type: ignore[misc]
+        lines.append([*cells[:6], *(number(mean, digits) for mean in means), *cells[6:]])
     if len(compared.tasks) == 1:
         return table(header[1:], [line[1:] for line in lines])
     return table(header, lines, left=2)
+
+
+def _further_scores(records: Sequence[Record]) -> list[str]:
+    """Names of scores other than the main one, in the order of the first record that has them."""
+    names = dict.fromkeys(name for record in records for name in record.scores)
+    return [name for name in names if any(record.scores.get(name, record.score) != record.score for record in records)]
 
 
 def failed_table(failed: Sequence[Record]) -> str:

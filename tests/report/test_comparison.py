@@ -3,6 +3,7 @@
 import io
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -90,6 +91,21 @@ def test_a_table_pools_the_deviation_over_the_rows_of_a_role() -> None:
         f"+0.120 [{0.12 - gain:+.3f}, {0.12 + gain:+.3f}]", "1,300", "4.8 kB", "7", "5", "2.5", "0.0",
     ]  # fmt: skip
     assert cells(shuffle)[:2] == ["s", "5 %"]
+
+
+def test_further_scores_stand_beside_the_main_one() -> None:
+    whole = {"bleu_whole": 41.2, "bleu_first_line": 43.0, "stop_rate": 90.0}
+    other = {"bleu_whole": 39.2, "bleu_first_line": 42.0, "stop_rate": 100.0}
+    records = [
+        replace(record("ks", 41.2), scores=whole),
+        replace(record("ks", 39.2, replicate=1), scores=other),
+        record("s", 20.0, role="control", control="shuffled", of="ks"),
+    ]
+    (compared,) = tables_of(records)
+    header, _, found, shuffle = score_table(compared).splitlines()
+    assert cells(header)[4:7] == ["score", "bleu\\_first\\_line", "stop\\_rate"]
+    assert cells(found)[5:7] == ["42.5", "95.0"]
+    assert cells(shuffle)[5:7] == ["—", "—"]
 
 
 def test_single_runs_have_no_intervals(tmp_path: Path) -> None:
