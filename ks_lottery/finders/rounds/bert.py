@@ -7,7 +7,6 @@ from typing import ClassVar
 from ks_lottery.errors import OptionError
 from ks_lottery.finders.base import FINDERS, Evidence, UnitScores
 from ks_lottery.finders.rounds.levels import (
-    Kinds,
     Level,
     dense_run,
     everything,
@@ -17,6 +16,7 @@ from ks_lottery.finders.rounds.levels import (
 )
 from ks_lottery.finders.rounds.runs import Run, Runs
 from ks_lottery.finders.schedules import kept_counts
+from ks_lottery.ticket.ticket import Kind
 from ks_lottery.units.slab import UnitGroup
 
 
@@ -36,7 +36,7 @@ class BertRounds:
 
     name: ClassVar[str] = "bert_rounds"
     citation: ClassVar[str] = "Chen et al. The Lottery Ticket Hypothesis for Pre-trained BERT Networks. NeurIPS 2020."
-    kind: ClassVar[Kinds] = "weight"
+    kind: ClassVar[Kind] = "weight"
     needs: ClassVar[type[Evidence]] = Runs
 
     rounds: int = field(default=7, metadata={"help": "Number of rounds."})

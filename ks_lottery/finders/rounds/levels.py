@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
@@ -133,19 +132,6 @@ def require_rewind(step: int, runs: Runs, name: str) -> None:
             f"Finder {name!r}, rewind={step}: a training has {runs.steps} steps, so rewind to a step from 0 (the "
             f"pretrained weights) to {runs.steps - 1}."
         )
-
-
-def require_choice(value: str, choices: Sequence[str], option: str) -> None:
-    """Check an option that is one of some words.
-
-    Raises:
-        OptionError: if it is none of them.
-    """
-    if value not in choices:
-        raise OptionError(f"{option}={value!r}: must be one of {', '.join(choices)}.")
-
-
-Kinds = Literal["weight", "update"]
 
 
 def _mask(group: UnitGroup, indices: np.ndarray) -> np.ndarray:

@@ -9,9 +9,10 @@ import numpy as np
 
 from ks_lottery.errors import OptionError
 from ks_lottery.finders.base import FINDERS, Evidence, UnitScores
-from ks_lottery.finders.rounds.levels import Kinds, rank_units, trained_parameters
+from ks_lottery.finders.rounds.levels import rank_units, trained_parameters
 from ks_lottery.finders.rounds.runs import Kept, Run, Runs
 from ks_lottery.finders.select import largest
+from ks_lottery.ticket.ticket import Kind
 from ks_lottery.units.slab import UnitGroup
 
 
@@ -32,7 +33,7 @@ class LotteryTicketSparseFineTuning:
 
     name: ClassVar[str] = "lt_sft"
     citation: ClassVar[str] = "Ansell et al. Composable Sparse Fine-Tuning for Cross-Lingual Transfer. ACL 2022."
-    kind: ClassVar[Kinds] = "update"
+    kind: ClassVar[Kind] = "update"
     needs: ClassVar[type[Evidence]] = Runs
 
     density: float = field(default=0.01, metadata={"help": "Share of the units that is taken, over all rounds."})
