@@ -12,7 +12,7 @@ from ks_lottery.cli.compare import compare
 from ks_lottery.cli.diff import diff
 from ks_lottery.cli.export import export
 from ks_lottery.cli.find import find
-from ks_lottery.cli.method import MethodCommand
+from ks_lottery.cli.method import FinderCommand, MethodCommand
 from ks_lottery.cli.screen import print_error
 from ks_lottery.errors import LotteryError
 
@@ -29,7 +29,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     epilog=_EPILOG,
 )
-commands = ((diff, MethodCommand), (find, MethodCommand), (export, TyperCommand), (compare, TyperCommand))
+commands = ((diff, MethodCommand), (find, FinderCommand), (export, TyperCommand), (compare, TyperCommand))
 for command, kind in commands:
     paragraphs = (command.__doc__ or "").split("\n\n")
     text = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)

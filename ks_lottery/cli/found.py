@@ -5,26 +5,28 @@ from typing import TYPE_CHECKING, Any
 from ks_lottery.checkpoints.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
-    from ks_lottery.finders.base import Finder
+    from ks_lottery.finders.base import Evidence, Finder
     from ks_lottery.finders.select import Selector
     from ks_lottery.units.granularity import Granularity
 
 
 def found_ticket(
-    sides: tuple[Checkpoint, Checkpoint],
+    sides: tuple[Checkpoint, Checkpoint | None],
     units: "Granularity",
     finder: "Finder",
     selector: "Selector",
     out: str | None,
+    evidence: "Evidence | None" = None,
 ) -> dict[str, Any]:
     """Find a ticket, save it, and describe it.
 
     Args:
-        sides: before and after.
+        sides: before and after; None where the finder looks at something else.
         units: what is selected.
         finder: how it is scored.
         selector: how it is cut.
         out: folder to save it in; it is not saved if None.
+        evidence: what the finder looks at, where that is not two checkpoints.
 
     Returns:
         what `ticket_summary` gives, with readable tokens where units are token rows and a tokenizer lies beside one of
@@ -37,7 +39,8 @@ def found_ticket(
     from ks_lottery.finders.search import find_ticket
     from ks_lottery.ticket.summary import ticket_summary
 
-    ticket = find_ticket(*sides, units, finder, selector)
+    ticket = find_ticket(*sides, units, finder, selector, evidence=evidence)
     if out is not None:
         ticket.save(out)
-    return ticket_summary(ticket, token_table(sides) if units.name == "token_rows" else None)
+    named = [side for side in sides if side is not None]
+    return ticket_summary(ticket, token_table(named) if units.name == "token_rows" else None)

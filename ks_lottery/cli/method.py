@@ -44,12 +44,20 @@ OutFolder = Annotated[str | None, typer.Option("--out", metavar="DIR", help="Sav
 
 
 class MethodCommand(TyperCommand):
-    """A command whose help ends with the options of every registered finder and granularity."""
+    """A command whose help ends with the options of every finder of two checkpoints, and of every granularity."""
+
+    any_evidence = False
 
     @override
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        self.epilog = "\n\n".join((*_described_options(), self.epilog or ""))
+        self.epilog = "\n\n".join((*_described_options(self.any_evidence), self.epilog or ""))
         super().format_help(ctx, formatter)
+
+
+class FinderCommand(MethodCommand):
+    """A command whose help ends with the options of every finder and granularity."""
+
+    any_evidence = True
 
 
 @contextmanager
@@ -83,8 +91,16 @@ def resolve_finder(name: str, options: Sequence[str]) -> "Finder":
     return chosen(**_keywords(chosen, f"finder {name!r}", options))
 
 
-def resolve_method(units: str, finder: str | None, options: Sequence[str] | None) -> "tuple[Granularity, Finder]":
+def resolve_method(
+    units: str, finder: str | None, options: Sequence[str] | None, any_evidence: bool = False
+) -> "tuple[Granularity, Finder]":
     """Both, with each option given to whichever has it.
+
+    Args:
+        units: name of the granularity.
+        finder: name of the finder; None: ks.
+        options: NAME=VALUE each.
+        any_evidence: whether the command serves finders that look at something else than two checkpoints, too.
 
     Raises:
         UnknownNameError: as `resolve_units`.
@@ -97,10 +113,10 @@ def resolve_method(units: str, finder: str | None, options: Sequence[str] | None
     given: dict[str, list[str]] = {"units": [], "finder": []}
     owners = {"units": GRANULARITIES.get(units), "finder": FINDERS.get(finder or "ks")}
     needs = FINDERS.get(finder or "ks").needs
-    if needs is not Shift:
+    if needs is not Shift and not any_evidence:
         raise OptionError(
-            f"Finder {finder!r} looks at {needs.described}, and this command at two checkpoints. Call it from Python "
-            "(find_ticket), or in a comparison: ks-lottery compare."
+            f"Finder {finder!r} looks at {needs.described}, and this command at two checkpoints. Use ks-lottery find, "
+            "or ks-lottery compare."
         )
     for option in options or ():
         owner, dot, name = option.partition("=")[0].partition(".")
@@ -115,6 +131,32 @@ def resolve_method(units: str, finder: str | None, options: Sequence[str] | None
             )
         given[having[0] if having else "finder"].append(option)
     return resolve_units(units, given["units"]), resolve_finder(finder or "ks", given["finder"])
+
+
+def resolve_density(
+    finder: "Finder", density: float | None, options: Sequence[str] | None
+) -> "tuple[Finder, float | None]":
+    """A finder that learns a mask at the density that is cut at, and that density; others as they are.
+
+    Args:
+        finder: with its options.
+        density: --density.
+        options: NAME=VALUE as given.
+
+    Raises:
+        OptionError: if --density and the finder's own density differ.
+    """
+    if not getattr(finder, "learns_density", False):
+        return finder, density
+    own: float = finder.density  # type: ignore[attr-defined]
+    given = any(option.partition("=")[0].removeprefix("finder.") == "density" for option in options or ())
+    if density is None or (given and density == own):
+        return finder, own
+    if given:
+        raise OptionError(
+            f"--density {density} and --option density={own}: the mask is learnt at one density. Give one of them."
+        )
+    return dataclasses.replace(finder, density=density), density  # type: ignore[type-var]
 
 
 def resolve_selector(
@@ -185,12 +227,12 @@ def _value(hint: Any, text: str, option: str) -> Any:
     raise OptionError(f"{option}: {text!r} is no {getattr(hint, '__name__', hint)}.")
 
 
-def _described_options() -> Iterator[str]:
-    """One paragraph per finder of two checkpoints and per granularity, for --help."""
+def _described_options(any_evidence: bool) -> Iterator[str]:
+    """One paragraph per finder (of two checkpoints, or of any evidence) and per granularity, for --help."""
     from ks_lottery.finders.base import FINDERS, Shift
     from ks_lottery.units.granularity import GRANULARITIES
 
-    finders = [(name, entry) for name, entry in FINDERS.items() if entry.needs is Shift]
+    finders = [(name, entry) for name, entry in FINDERS.items() if any_evidence or entry.needs is Shift]
     for kind, entries in (("--finder", finders), ("--units", GRANULARITIES.items())):
         for name, entry in entries:
             summary = (entry.__doc__ or "").strip().partition("\n")[0]

@@ -85,16 +85,16 @@ def show_ticket(summary: dict[str, Any], out: str | None) -> None:
         f"model; fingerprint {summary['fingerprint'][:12]}."
     )
     rows = summary["rows"]
-    table = Table("token", "group", "unit", "D", "log10 p", "relative shift", box=None, header_style="bold")
-    for column in table.columns[2:]:
+    titles = {"statistic": "D", "log10_p": "log10 p", "relative_shift": "relative shift", "score": "score"}
+    named, known = (
+        [name for name in names if any(row[name] is not None for row in rows)] for names in (["token"], titles)
+    )
+    table = Table(*named, "group", "unit", *(titles[name] for name in known), box=None, header_style="bold")
+    for column in table.columns[len(named) + 1 :]:
         column.justify = "right"
     for row in rows[:_ROWS_SHOWN]:
-        table.add_row(
-            MISSING if row["token"] is None else escape(row["token"]),
-            escape(row["group"]),
-            str(row["id"]),
-            *(number(row[name]) for name in ("statistic", "log10_p", "relative_shift")),
-        )
+        tokens = [MISSING if row[name] is None else escape(row[name]) for name in named]
+        table.add_row(*tokens, escape(row["group"]), str(row["id"]), *(number(row[name]) for name in known))
     screen.print(table)
     if len(rows) > _ROWS_SHOWN:
         screen.print(f"... and {len(rows) - _ROWS_SHOWN:,} more.")

@@ -26,6 +26,15 @@ class CellCost:
     seconds: float = 0.0
     peak_bytes: int = 0
 
+    def plus(self, forward: int, backward: int, seconds: float, peak_bytes: int) -> "CellCost":
+        """This and something else that was done after it."""
+        return CellCost(
+            forward=self.forward + forward,
+            backward=self.backward + backward,
+            seconds=self.seconds + seconds,
+            peak_bytes=max(self.peak_bytes, peak_bytes),
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Record:

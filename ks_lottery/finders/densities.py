@@ -73,6 +73,17 @@ def layer_counts(
     return {group.name: int(count) for group, count in zip(groups, counts, strict=True)}
 
 
+def even_counts(sizes: Sequence[int], rho: float) -> list[int]:
+    """Units of each group, round(rho * all) together, each as near to rho * its size as that allows.
+
+    Args:
+        sizes: units of each group.
+        rho: share that is kept, from 0 to 1.
+    """
+    layers = _Layers(np.asarray(sizes, dtype=np.int64), np.ones(len(sizes)), None)
+    return [int(count) for count in layers.counts(round(rho * sum(sizes)))]
+
+
 def counts_like(ticket: Ticket) -> dict[str, int]:
     """Units per group as another ticket has them, for the selector `Counts`: a random ticket of its layer densities."""
     return {name: len(selection) for name, selection in ticket.selections.items()}

@@ -32,8 +32,8 @@ def ticket_summary(
 
     Returns:
         `Ticket.to_dict()` with `num_units`, `num_trainable`, `density` by scope, and `rows`: one entry per selected
-        unit with `group`, `id`, `token`, `statistic`, `log10_p`, `shift`, `relative_shift`, `count` and
-        `prompt_count`, None where unknown; by statistic descending, then by group and id.
+        unit with `group`, `id`, `token`, `statistic`, `log10_p`, `shift`, `relative_shift`, `score`, `count` and
+        `prompt_count`, None where unknown; by statistic (else by score) descending, then by group and id.
 
     Raises:
         OptionError: if counts are given for another vocabulary.
@@ -43,7 +43,7 @@ def ticket_summary(
         for name, selection in ticket.selections.items()
         for row in _rows(name, selection, tokenizer, {"count": counts, "prompt_count": prompt_counts})
     ]
-    rows.sort(key=lambda row: math.inf if row["statistic"] is None else -row["statistic"])
+    rows.sort(key=_place)
     return {
         **ticket.to_dict(),
         "num_units": len(ticket),
@@ -70,7 +70,7 @@ def _rows(
     units = selection.indices
     tokens = [None] * len(units) if tokenizer is None else readable_tokens(tokenizer, units.tolist())
     columns: dict[str, list[Any]] = {"group": [name] * len(units), "id": units.tolist(), "token": list(tokens)}
-    for column in ("statistic", "log_p", "shift", "relative_shift"):
+    for column in ("statistic", "log_p", "shift", "relative_shift", "score"):
         values = selection.columns.get(column, np.full(len(units), np.nan))
         columns["log10_p" if column == "log_p" else column] = [
             _finite(value / math.log(10) if column == "log_p" else value) for value in values.tolist()
@@ -78,6 +78,12 @@ def _rows(
     for column, given in counts.items():
         columns[column] = [None] * len(units) if given is None else _take(column, given, selection)
     return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+
+
+def _place(row: Mapping[str, Any]) -> float:
+    """Where a row stands: by the first of its numbers that is known."""
+    known = (row[name] for name in ("statistic", "score") if row[name] is not None)
+    return -float(next(known, -math.inf))
 
 
 def _take(column: str, given: Counts, selection: "Selection") -> list[int]:

@@ -54,10 +54,11 @@ def test_help_of_a_command_lists_methods_and_has_an_example_that_works(
     for registry in (FINDERS, GRANULARITIES):
         for name, entry in registry.items():
             listed = f"--{'finder' if registry is FINDERS else 'units'} {name}: " in text
-            assert listed == (getattr(entry, "needs", Shift) is Shift)
+            assert listed == (command == "find" or getattr(entry, "needs", Shift) is Shift)
             for field in dataclasses.fields(entry) if listed else ():
                 assert f"--option {field.name}=...:" in text
-    (example,) = re.findall(r"Example: ks-lottery (.*?) (?:╭|Options)", text)
+    example, *others = re.findall(r"Example: ks-lottery (.*?) (?=╭|Options|Example)", text)
+    assert all("--task task.yaml" in other for other in others)  # tests/cli/test_find_task.py has the file
     for name, folder in zip(("base-model", "tuned-model"), pair, strict=True):
         shutil.copytree(folder, tmp_path / name)
     monkeypatch.chdir(tmp_path)

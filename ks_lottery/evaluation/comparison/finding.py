@@ -15,15 +15,16 @@ from typing_extensions import override
 from ks_lottery.checkpoints.reader import Checkpoint, open_checkpoint
 from ks_lottery.checkpoints.writer import atomic_folder, write_json
 from ks_lottery.errors import TicketError
+from ks_lottery.evaluation.comparison.evidence import evidence_for
 from ks_lottery.evaluation.comparison.table import FinderEntry, Table
 from ks_lottery.evaluation.comparison.training import Trainings
 from ks_lottery.evaluation.record import CellCost
 from ks_lottery.evaluation.sanity import inverted_like, reinitialised
 from ks_lottery.finders.base import Evidence, Finder, Shift, UnitScores
+from ks_lottery.finders.masks.frozen import Frozen
 from ks_lottery.finders.passes import Passes
-from ks_lottery.finders.rounds.levels import dense_run
 from ks_lottery.finders.rounds.runs import GateRecord, GateSearch, Run, Runs
-from ks_lottery.finders.saliency.batches import Batches, batches_of
+from ks_lottery.finders.saliency.batches import Batches
 from ks_lottery.finders.search import score_units, select_ticket
 from ks_lottery.finders.select import Density
 from ks_lottery.ticket.controls import frequency_like, shuffled_like
@@ -118,47 +119,48 @@ class Search:
         return tuple(self.table.granularity().groups(self.runs.base.layout()))
 
     def _make(self, entry: FinderEntry, place: Path) -> None:
-        method = entry.make(self.table.kind, self.trainings.seed)
-        with measure() as spent:
-            scores, evidence, passes, in_trainings = self._score(method)
-        # A training counts with the time that it took when it was made, here or for another finder.
-        seconds = spent.seconds - in_trainings + passes.seconds
-        cost = CellCost(forward=passes.forward, backward=passes.backward, seconds=seconds, peak_bytes=spent.peak_bytes)
-        missing = {}
+        missing, cost = {}, CellCost()
+        after = None
+        # A mask is learnt at a density, so each density is a search of its own.
+        searches = [(one,) for one in self.table.densities] if entry.learns_density else [self.table.densities]
         with atomic_folder(place) as folder:
-            for density in self.table.densities:
-                for name, made in self._tickets(entry, method, scores, evidence, density).items():
-                    if isinstance(made, Ticket):
-                        made.save(folder / _place(density, name))
-                    else:
-                        missing[_place(density, name)] = made
+            for densities in searches:
+                method = entry.make(self.table.kind, self.trainings.seed, densities[0])
+                with measure() as spent:
+                    scores, evidence, passes, in_trainings = self._score(method, after)
+                # A training counts with the time that it took when it was made, here or for another finder.
+                seconds = spent.seconds - in_trainings + passes.seconds
+                cost = cost.plus(passes.forward, passes.backward, seconds, spent.peak_bytes)
+                after = evidence.tuned if isinstance(evidence, Frozen) else None
+                for density in densities:
+                    for name, made in self._tickets(entry, method, scores, evidence, density).items():
+                        if isinstance(made, Ticket):
+                            made.save(folder / _place(density, name))
+                        else:
+                            missing[_place(density, name)] = made
             write_json(
                 folder / "found.json",
                 {"finder": entry.label, "cost": asdict(cost), "missing": missing, "of": _of(self)},
             )
 
-    def _score(self, method: Finder) -> tuple[list[UnitScores], Evidence, Passes, float]:
-        """Scores of all units, the evidence, what trainings and batches cost, and seconds of this call in trainings."""
+    def _score(self, method: Finder, after: Checkpoint | None) -> tuple[list[UnitScores], Evidence, Passes, float]:
+        """Scores of all units, the evidence, what trainings and batches cost, and seconds of this call in trainings.
+
+        Args:
+            method: the finder.
+            after: the end of a probe that an earlier search of the finder had trained, and counted.
+        """
         passes = Passes()
         runs = _Clocked(self.runs.base, self.runs.steps, self.runs.parts, passes, replace(self.runs, passes=passes))
-        evidence = self._evidence(method, runs)
+        evidence = evidence_for(method, self.trainings, runs, self.groups(), self.table.kind, after)
         granularity = self.table.granularity()
         if isinstance(evidence, Shift):
             scores = score_units(evidence.before, evidence.after, granularity, method)
         else:
             scores = score_units(runs.base, None, granularity, method, evidence=evidence)
-        return scores, evidence, evidence.passes if isinstance(evidence, Batches) else passes, sum(runs.spent)
-
-    def _evidence(self, method: Finder, runs: Runs) -> Evidence:
-        if method.needs is Shift:
-            # In a table of weight tickets everything trains, in one of update tickets the units alone.
-            return Shift(runs.base, runs.train(dense_run(self.groups(), self.table.kind)))
-        if method.needs is Batches:
-            task, budget = self.trainings.task, self.trainings.budget
-            seed = self.trainings.seed
-            batches = batches_of(task.examples, task.collator, budget.batch_size, budget.batches, seed)
-            return Batches(task.load_model(), batches)
-        return runs if method.needs is Runs else Evidence()
+        if isinstance(evidence, Batches):
+            passes.count(evidence.passes.forward, evidence.passes.backward)
+        return scores, evidence, passes, sum(runs.spent)
 
     def _tickets(
         self, entry: FinderEntry, method: Finder, scores: Sequence[UnitScores], evidence: Evidence, density: float

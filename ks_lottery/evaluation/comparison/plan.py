@@ -39,7 +39,8 @@ class Budget:
             reference "all units" takes it or one of `ticket_rates`, whichever is best on the development set.
         ticket_rates: learning rates of update tickets. Of several, each cell takes the best on the development set.
         adam_beta2: of AdamW.
-        batches: batches that a saliency finder looks at, of `batch_size` examples each.
+        batches: batches that a saliency finder looks at, of `batch_size` examples each. A finder that learns a mask
+            gets one for each of `steps`, as far as the examples go.
         partitions: of the data, for COLT.
     """
 
@@ -150,7 +151,7 @@ def read_plan(source: str | os.PathLike[str] | Mapping[str, Any]) -> Plan:
         OptionError: if the file is missing or no YAML, or an option is unknown (with the nearest), missing or wrong.
         UnknownNameError: if a finder, granularity or kind of task is unknown.
     """
-    values = source if isinstance(source, Mapping) else _yaml(Path(source))
+    values = source if isinstance(source, Mapping) else read_yaml(Path(source))
     require_known(values, ("tasks", "tables", "replicates", "budget", "transfer"), "The comparison")
     for name, form, shape in (("tasks", Mapping, "options by name of the task"), ("tables", list, "a list of tables")):
         if not values.get(name):
@@ -164,7 +165,7 @@ def read_plan(source: str | os.PathLike[str] | Mapping[str, Any]) -> Plan:
         tasks={str(name): dict(options) for name, options in values["tasks"].items()},
         tables=tuple(read_table(table, number) for number, table in enumerate(values["tables"])),
         replicates=_replicates(values.get("replicates", [0, 1])),
-        budget=_budget(values.get("budget") or {}),
+        budget=read_budget(values.get("budget") or {}),
         transfer=_transfer(values.get("transfer")),
     )
 
@@ -184,7 +185,12 @@ def _transfer(values: Any) -> Transfer | None:
     return Transfer(tuple(map(str, values["finders"])), _number("transfer, density", values["density"], float))
 
 
-def _yaml(path: Path) -> Mapping[str, Any]:
+def read_yaml(path: Path) -> Mapping[str, Any]:
+    """What a YAML file holds.
+
+    Raises:
+        OptionError: if it is missing, no YAML, or no mapping.
+    """
     import yaml
 
     if not path.is_file():
@@ -194,11 +200,16 @@ def _yaml(path: Path) -> Mapping[str, Any]:
     except yaml.YAMLError as error:
         raise OptionError(f"{str(path)!r} is no YAML: {error}") from error
     if not isinstance(values, dict):
-        raise OptionError(f"{str(path)!r} must hold the keys tasks and tables.")
+        raise OptionError(f"{str(path)!r} must hold keys with values, such as `budget:` and its options.")
     return values
 
 
-def _budget(values: Any) -> Budget:
+def read_budget(values: Any) -> Budget:
+    """A budget from what a person wrote.
+
+    Raises:
+        OptionError: if an option is unknown or wrong.
+    """
     if not isinstance(values, Mapping):
         raise OptionError(f"budget: {values!r}: must hold options by name.")
     known = {field.name: field for field in dataclasses.fields(Budget)}

@@ -41,7 +41,9 @@ class FinderEntry:
     def __post_init__(self) -> None:
         given = {name: value for name, value in self.options.items() if name != "finder"}
         require_known(given, [one.name for one in dataclasses.fields(self.method)], f"Finder {self.name!r}")  # type: ignore[arg-type]
-        for name, place in (("kind", "`kind` of the table"), ("seed", "`replicates`")):
+        places = {"kind": "`kind` of the table", "seed": "`replicates`"}
+        places |= {"density": "`densities` of the table"} if self.learns_density else {}
+        for name, place in places.items():
             if name in given:
                 raise OptionError(
                     f"Finder {self.label!r}, {name}: {given[name]!r}: the comparison takes it from {place}. Leave it "
@@ -63,8 +65,18 @@ class FinderEntry:
         """Whether it draws at random: the control of all others."""
         return self.method is Random
 
-    def make(self, kind: Kind, seed: int) -> Finder:
+    @property
+    def learns_density(self) -> bool:
+        """Whether it learns a mask at a density, so that each density of a table is a search of its own."""
+        return getattr(self.method, "learns_density", False)
+
+    def make(self, kind: Kind, seed: int, density: float | None = None) -> Finder:
         """The finder for a kind of ticket and a replicate.
+
+        Args:
+            kind: of the table.
+            seed: of the replicate.
+            density: at which a mask is learnt; only finders that learn one take it.
 
         Raises:
             OptionError: if an option has a wrong value, or the finder serves the other kind alone.
@@ -73,6 +85,7 @@ class FinderEntry:
         names = {one.name for one in dataclasses.fields(self.method)}  # type: ignore[arg-type]
         given |= {"seed": seed} if "seed" in names else {}
         given |= {"kind": kind} if "kind" in names else {}
+        given |= {"density": density} if self.learns_density and density is not None else {}
         try:
             method = self.method(**given)
         except TypeError as error:
@@ -128,7 +141,7 @@ class Table:
             raise OptionError(f"{self.what} has two rows called {twice!r}. Give one of the finders another label.")
         self.granularity()
         for entry in self.finders:
-            entry.make(self.kind, 0)
+            entry.make(self.kind, 0, self.densities[0])
 
     @property
     def what(self) -> str:

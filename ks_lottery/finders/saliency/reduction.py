@@ -79,6 +79,30 @@ def reduce_slab(slab: Slab, values: "Tensor", num_units: int, how: How = "sum") 
     """
     import torch
 
+    blocks, axis = unit_blocks(slab, values, num_units)
+    others = [dim for dim in range(blocks.ndim) if dim != axis]
+    if not others:
+        reduced = blocks.abs() if how == "norm" else blocks
+    else:
+        reduced = torch.linalg.vector_norm(blocks, dim=others) if how == "norm" else blocks.sum(dim=others)
+    return reduced.detach().cpu().numpy()
+
+
+def unit_blocks(slab: Slab, values: "Tensor", num_units: int) -> "tuple[Tensor, int]":
+    """A view of the weights of all units of a slab.
+
+    Args:
+        slab: where they are.
+        values: tensor of the parameter's shape; contiguous where the slab counts single weights.
+        num_units: of the slab's group.
+
+    Returns:
+        a view of `values`, in which one axis counts the units and the others the weights of each; and that axis. For
+        single weights [num_units].
+
+    Raises:
+        UnitError: if the parameter is too small for the units.
+    """
     inside = values[slab.lead] if slab.lead else values
     axis = 0 if slab.dim is None else slab.dim - len(slab.lead)
     if slab.dim is None:
@@ -87,13 +111,9 @@ def reduce_slab(slab: Slab, values: "Tensor", num_units: int, how: How = "sum") 
     if axis >= inside.ndim or stop > inside.shape[axis]:
         raise UnitError(
             f"{num_units} units of {slab.width} from {slab.start} on do not fit into {slab.parameter!r} of shape "
-            f"{tuple(values.shape)}. Score the units of the model that Batches holds."
+            f"{tuple(values.shape)}. Score the units of the model that the evidence holds."
         )
     inside = inside.narrow(axis, slab.start, num_units * slab.width)
     if inside.ndim == 1 and slab.width == 1:
-        reduced = inside.abs() if how == "norm" else inside
-    else:
-        blocks = inside.unflatten(axis, (num_units, slab.width))
-        others = [dim for dim in range(blocks.ndim) if dim != axis]
-        reduced = torch.linalg.vector_norm(blocks, dim=others) if how == "norm" else blocks.sum(dim=others)
-    return reduced.detach().cpu().numpy()
+        return inside, 0
+    return inside.unflatten(axis, (num_units, slab.width)), axis

@@ -1,0 +1,1 @@
+"""Finders whose evidence is a mask that is learnt over frozen weights."""
