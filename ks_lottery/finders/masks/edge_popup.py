@@ -30,10 +30,15 @@ class StraightThrough:
 
     def __init__(self, keep: KeptUnits) -> None:
         self._keep = keep
+        self._room: Tensor | None = None  # of the size of the scores, used again at every step
 
     def mask(self, scores: "Tensor") -> "Tensor":
-        """[units] float32, 1 for the units that are kept."""
-        return self.kept(scores).to(scores)
+        """[units] float32, 1 for the units that are kept; overwritten by the next call."""
+        import torch
+
+        if self._room is None:
+            self._room = torch.empty_like(scores)
+        return self._room.copy_(self._keep(torch.abs(scores, out=self._room)))
 
     def kept(self, scores: "Tensor") -> "Tensor":
         """[units] bool."""
@@ -41,7 +46,9 @@ class StraightThrough:
 
     def backward(self, scores: "Tensor", gradient: "Tensor") -> "Tensor":
         """The gradient with the sign of the score."""
-        return gradient.mul_(scores.sign())
+        import torch
+
+        return gradient.mul_(torch.sign(scores, out=self._room))
 
     def after_step(self, scores: "Tensor", step: int) -> None:
         """Nothing."""

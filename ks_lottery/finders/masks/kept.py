@@ -52,10 +52,10 @@ class LargestMask:
                     "Lower the learning rate."
                 )
             threshold = float(values.kthvalue(len(values) - self._count + 1).values)
-        mask = values > threshold
-        missing = self._count - int(mask.sum())
-        ties = (values == threshold).nonzero()[:missing, 0]
-        mask[ties] = True
+        mask = values >= threshold
+        surplus = int(mask.count_nonzero()) - self._count
+        if surplus:
+            mask[(values == threshold).nonzero()[-surplus:, 0]] = False
         self._follow(threshold)
         return mask
 
@@ -64,16 +64,17 @@ class LargestMask:
         if self._band is None:
             return None
         low, high = self._band
-        above = int((values > high).sum())
-        inside = values[(values >= low) & (values <= high)]
+        larger = values > high
+        above = int(larger.count_nonzero())
+        inside = values[(values >= low).logical_and_(larger.logical_not_())]
         if not above < self._count <= above + len(inside):
             return None
         return float(inside.kthvalue(len(inside) - (self._count - above) + 1).values)
 
     def _follow(self, threshold: float) -> None:
-        """Lay the band of the next call around this threshold: as wide as the last move, four times over."""
+        """Lay the band of the next call around this threshold: twice as wide as the last move, or 2 % of it."""
         last = threshold if self._band is None else (self._band[0] + self._band[1]) / 2
-        half = max(4 * abs(threshold - last), 1e-3 * abs(threshold), 1e-12)
+        half = max(2 * abs(threshold - last), 2e-2 * abs(threshold), 1e-12)
         self._band = threshold - half, threshold + half
 
 

@@ -74,11 +74,10 @@ class Descent:
         """The optimizer; its state is one or two numbers for each score, and nothing for the frozen weights."""
         import torch
 
+        rate, decay = self.learning_rate, self.weight_decay
         if self.optimizer == "sgd":
-            return torch.optim.SGD(
-                [scores], lr=self.learning_rate, momentum=self.momentum, weight_decay=self.weight_decay
-            )
-        return torch.optim.Adam([scores], lr=self.learning_rate, weight_decay=self.weight_decay)
+            return torch.optim.SGD([scores], lr=rate, momentum=self.momentum, weight_decay=decay, fused=True)
+        return torch.optim.Adam([scores], lr=rate, weight_decay=decay, fused=True)
 
     def rate(self, step: int) -> float:
         """Learning rate of a step, from 0."""
@@ -124,7 +123,8 @@ def learn(
         scores.grad = how.backward(values, gradient)
         optimizer.step()
         how.after_step(values, step)
-        if not values.isfinite().all():
+        # The sum of all is read first: one pass that needs no memory.
+        if not values.sum().isfinite() and not values.isfinite().all():
             raise UnitError(
                 f"After step {step} the score of unit {int((~values.isfinite()).int().argmax())} is NaN or infinite. "
                 f"Lower the learning rate ({descent.learning_rate:g})."

@@ -104,7 +104,11 @@ class MaskedModel:
         parts = self.split(sums)
 
         def visit(name: str, gradient: "Tensor") -> None:
-            product = gradient.detach().mul_(self._scaled[name])
+            gradient, scaled = gradient.detach(), self._scaled[name]
+            if self._is_units(name) and gradient.dtype == torch.float32:
+                torch.mul(gradient.reshape(-1), scaled.reshape(-1), out=parts[self._slabs[name][0][0]])
+                return
+            product = gradient.mul_(scaled)
             for number, slab in self._slabs[name]:
                 blocks, axis = unit_blocks(slab, product, self.sizes[number])
                 others = [dim for dim in range(blocks.ndim) if dim != axis]
@@ -113,6 +117,13 @@ class MaskedModel:
         with handed_over(self.wanted, visit):
             objective().backward()
         return sums
+
+    def _is_units(self, name: str) -> bool:
+        """Whether the weights of a parameter are the units of one group, one each and in their order."""
+        slabs = self._slabs[name]
+        number, slab = slabs[0]
+        whole = (slab.dim, slab.width, slab.start, slab.lead) == (None, 1, 0, ())
+        return whole and len(self.groups[number].slabs) == 1 and self.sizes[number] == self.wanted[name].numel()
 
     def movable(self) -> np.ndarray:
         """[units] bool: False where a unit of an update ticket did not move at all, so that its mask says nothing."""
