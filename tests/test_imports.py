@@ -9,8 +9,8 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "ks_lottery"
 ORDER = [
-    "_version", "errors", "registry", "stats", "units", "checkpoints", "ticket", "finders", "adapter", "training",
-    "evaluation", "report", "cli",
+    "_version", "errors", "registry", "stats", "units", "checkpoints", "ticket", "finders", "theory", "adapter",
+    "training", "evaluation", "report", "cli",
 ]  # fmt: skip
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 
