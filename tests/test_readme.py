@@ -3,6 +3,7 @@
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import classification_data
 import classification_options
@@ -124,6 +125,13 @@ def test_the_code_of_the_finders_page_runs(models: None) -> None:
     exec(compile(block, "finders.md", "exec"), names)
     counts, ticket = names["counts"], names["ticket"]
     assert {name: len(found) for name, found in ticket.indices.items()} == counts  # type: ignore[attr-defined]
+
+
+def test_the_code_of_the_theory_page_runs() -> None:
+    (block,) = blocks(ROOT / "docs" / "theory.md", "python")
+    names: dict[str, Any] = {}
+    exec(compile(block, "theory.md", "exec"), names)
+    assert 0.0 < names["ticket"].masks.density < 0.5
 
 
 def test_the_configuration_of_the_comparison_page_is_one() -> None:

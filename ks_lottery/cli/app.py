@@ -14,6 +14,8 @@ from ks_lottery.cli.export import export
 from ks_lottery.cli.find import find
 from ks_lottery.cli.method import FinderCommand, MethodCommand
 from ks_lottery.cli.screen import print_error
+from ks_lottery.cli.sign import sign
+from ks_lottery.cli.verify import verify
 from ks_lottery.errors import LotteryError
 
 _EPILOG = (
@@ -29,7 +31,10 @@ app = typer.Typer(
     rich_markup_mode="rich",
     epilog=_EPILOG,
 )
-commands = ((diff, MethodCommand), (find, FinderCommand), (export, TyperCommand), (compare, TyperCommand))
+commands = (
+    (diff, MethodCommand), (find, FinderCommand), (export, TyperCommand), (compare, TyperCommand), (sign, TyperCommand),
+    (verify, TyperCommand),
+)  # fmt: skip
 for command, kind in commands:
     paragraphs = (command.__doc__ or "").split("\n\n")
     text = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
