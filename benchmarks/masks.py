@@ -4,8 +4,8 @@
     python benchmarks/masks.py --quick --output runs/benchmarks
 
 A random Llama in evaluation mode; nothing is downloaded. `training` is as many steps of a fused AdamW on the matrices
-in the blocks, written out in plain PyTorch, with the same batches. A finder's time holds all of it: copies of the weights, its
-steps, and the scores at the end. Times are those of the CPU, over all threads. Writes `masks.json`.
+in the blocks, written out in plain PyTorch, with the same batches. A finder's time holds all of it: copies of the
+weights, its steps, and the scores at the end. Times are those of the CPU, over all threads. Writes `masks.json`.
 """
 
 import argparse

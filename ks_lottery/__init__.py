@@ -27,10 +27,14 @@ if TYPE_CHECKING:
     from ks_lottery.errors import LotteryError
     from ks_lottery.evaluation.stability import connectivity
     from ks_lottery.finders.densities import layer_counts
+    from ks_lottery.finders.masks.frozen import Frozen
     from ks_lottery.finders.saliency.batches import Batches, batches_of
     from ks_lottery.finders.search import find_ticket
     from ks_lottery.finders.select import Alpha, Counts, Density, TopK
     from ks_lottery.ticket.controls import frequency_like, random_like, shuffled_like, structural_row, these_rows
+    from ks_lottery.ticket.ownership.mark import embed_mark
+    from ks_lottery.ticket.ownership.reading import verify_mark
+    from ks_lottery.ticket.ownership.signature import sign_ticket, verify_signature
     from ks_lottery.ticket.ticket import Ticket
     from ks_lottery.training.callback import TicketCallback
     from ks_lottery.training.dynamic import SET, RigL
@@ -43,6 +47,7 @@ _HOMES = {
     "Batches": "ks_lottery.finders.saliency.batches",
     "Counts": "ks_lottery.finders.select",
     "Density": "ks_lottery.finders.select",
+    "Frozen": "ks_lottery.finders.masks.frozen",
     "LotteryConfig": "ks_lottery.adapter.config",
     "LotteryError": "ks_lottery.errors",
     "RigL": "ks_lottery.training.dynamic",
@@ -54,6 +59,7 @@ _HOMES = {
     "attach_ticket": "ks_lottery.adapter.attach",
     "batches_of": "ks_lottery.finders.saliency.batches",
     "connectivity": "ks_lottery.evaluation.stability",
+    "embed_mark": "ks_lottery.ticket.ownership.mark",
     "export_ticket": "ks_lottery.adapter.export",
     "find_ticket": "ks_lottery.finders.search",
     "frequency_like": "ks_lottery.ticket.controls",
@@ -63,11 +69,14 @@ _HOMES = {
     "random_like": "ks_lottery.ticket.controls",
     "shrink_checkpoint": "ks_lottery.adapter.shrink",
     "shuffled_like": "ks_lottery.ticket.controls",
+    "sign_ticket": "ks_lottery.ticket.ownership.signature",
     "skip_unused_gradients": "ks_lottery.adapter.prefix",
     "structural_row": "ks_lottery.ticket.controls",
     "these_rows": "ks_lottery.ticket.controls",
     "trainer_runs": "ks_lottery.training.runs",
     "transfer_ticket": "ks_lottery.adapter.transfer",
+    "verify_mark": "ks_lottery.ticket.ownership.reading",
+    "verify_signature": "ks_lottery.ticket.ownership.signature",
     "zero_checkpoint": "ks_lottery.adapter.zeros",
 }
 
@@ -77,6 +86,7 @@ __all__ = [
     "Batches",
     "Counts",
     "Density",
+    "Frozen",
     "LotteryConfig",
     "LotteryError",
     "RigL",
@@ -88,6 +98,7 @@ __all__ = [
     "attach_ticket",
     "batches_of",
     "connectivity",
+    "embed_mark",
     "export_ticket",
     "find_ticket",
     "frequency_like",
@@ -97,11 +108,14 @@ __all__ = [
     "random_like",
     "shrink_checkpoint",
     "shuffled_like",
+    "sign_ticket",
     "skip_unused_gradients",
     "structural_row",
     "these_rows",
     "trainer_runs",
     "transfer_ticket",
+    "verify_mark",
+    "verify_signature",
     "zero_checkpoint",
 ]
 

@@ -115,7 +115,8 @@ class EdgePopup:
             scores = learn(
                 model, evidence, first_scores(model, self.seed), how, task_loss(model, evidence), self._descent()
             )
-            yield from mask_scores(model, scores.abs(), how.kept(scores))
+            entries = list(mask_scores(model, scores.abs(), how.kept(scores)))
+        yield from entries
 
     def _descent(self) -> Descent:
         return Descent(self.steps, self.learning_rate, self.optimizer, weight_decay=self.weight_decay)

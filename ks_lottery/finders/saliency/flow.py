@@ -30,7 +30,7 @@ class Flow:
 
 
 def network_flow(evidence: Batches, names: Iterable[str]) -> Flow:
-    """The flow through a whole module, called with one example of ones.
+    """The flow through a whole module, called with one example of ones; R is the sum of its output, or of the logits.
 
     Raises:
         DataError: if the first batch has no floating-point tensor.
@@ -57,7 +57,8 @@ def network_flow(evidence: Batches, names: Iterable[str]) -> Flow:
 
     def scores() -> "dict[str, Tensor]":
         with undisturbed(model):
-            total = functional_call(model, sizes, (ones,)).sum()
+            output = functional_call(model, sizes, (ones,))
+            total = getattr(output, "logits", output).sum()
             gradients = torch.autograd.grad(total, list(wanted.values()), allow_unused=True, materialize_grads=True)
         return {
             name: gradient.mul_(values.detach())

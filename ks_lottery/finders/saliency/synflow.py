@@ -13,6 +13,7 @@ from ks_lottery.finders.saliency.flow import Flow, feed_forward_flow, network_fl
 from ks_lottery.finders.saliency.reduction import reduce_units
 from ks_lottery.finders.select import largest
 from ks_lottery.ticket.ticket import Kind
+from ks_lottery.units.architecture import architectures
 from ks_lottery.units.slab import UnitGroup, parameters_of
 
 
@@ -32,8 +33,9 @@ class SynFlow:
     projection of gate times up. R of every block is scaled to 1 in every round, so that each block has as much to lose,
     as each layer of a chain has. Granularities: neurons, and weights or matrix_rows of the feed-forward matrices.
 
-    Any other module: the flow through the whole network, called with one example of ones that is shaped like the first
-    floating-point tensor of the first batch. The batches' values and losses are not looked at.
+    Any other module, and a model whose architecture is not in the table: the flow through the whole network, called
+    with one example of ones that is shaped like the first floating-point tensor of the first batch. The batches' values
+    and losses are not looked at.
 
     Raises:
         OptionError: if an option is out of range.
@@ -71,8 +73,8 @@ class SynFlow:
         """
         assert isinstance(evidence, Batches)
         names = list(parameters_of(groups))
-        plain = not hasattr(evidence.model, "config")
-        flow = network_flow(evidence, names) if plain else feed_forward_flow(evidence.model, groups)
+        known = getattr(getattr(evidence.model, "config", None), "model_type", None) in architectures()
+        flow = feed_forward_flow(evidence.model, groups) if known else network_flow(evidence, names)
         inside = [_inside(group, flow) for group in groups]
         score, rounds = self._survival(inside, flow, evidence)
         bounds = np.cumsum([0, *(group.num_units for group in groups)])

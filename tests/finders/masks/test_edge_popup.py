@@ -1,56 +1,21 @@
 """Edge-popup against what its paper and small runs show."""
 
-import copy
-
 import numpy as np
 import pytest
 import torch
-from toy_tasks import Perceptron, accuracy, matrices, perceptron
+from toy_tasks import Perceptron, matrices
 
 from ks_lottery.errors import OptionError
 from ks_lottery.finders.base import UnitScores
 from ks_lottery.finders.masks.edge_popup import EdgePopup
-from ks_lottery.finders.masks.frozen import Frozen
-from ks_lottery.finders.masks.signed_constants import signed_constants
+from tests.finders.masks.corners import CHANCE, accuracy_under, evidence, masks_of, random_network, shuffled
 from tests.finders.masks.models import kept_units
 from tests.finders.masks.planted_update import planted_update, precision
-
-CHANCE = 0.25
-
-
-def corners(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """X in R^16, four classes: 2 * 1[x0 x1 > 0] + 1[x2 > 0]."""
-    x = torch.randn(count, 16, generator=torch.Generator().manual_seed(seed))
-    return x, 2 * (x[:, 0] * x[:, 1] > 0).long() + (x[:, 2] > 0).long()
-
-
-X, LABELS = corners(4096, 0)
-BATCHES = [{"x": X[at : at + 256], "labels": LABELS[at : at + 256]} for at in range(0, len(X), 256)]
-
-
-def random_network() -> Perceptron:
-    model = perceptron(0, (16, 64, 64, 4), bias=False)
-    signed_constants(model, matrices(model))
-    return model.requires_grad_(False)
-
-
-def accuracy_under(model: Perceptron, masks: list[np.ndarray]) -> float:
-    """Accuracy of the network under masks, on fresh examples."""
-    ticket = copy.deepcopy(model)
-    with torch.no_grad():
-        for group, mask in zip(matrices(model), masks, strict=True):
-            weight = ticket.get_parameter(group.name)
-            weight.mul_(torch.from_numpy(mask).to(weight).view_as(weight))
-    return accuracy(ticket, *corners(2048, 1))
 
 
 def search(model: Perceptron, density: float) -> list[UnitScores]:
     paper = EdgePopup(density=density, optimizer="sgd", learning_rate=0.1, weight_decay=5e-4, steps=200)
-    return list(paper.score(matrices(model), Frozen(model, BATCHES)))
-
-
-def masks_of(entries: list[UnitScores]) -> list[np.ndarray]:
-    return [entry.columns["kept"] for entry in entries]
+    return list(paper.score(matrices(model), evidence(model)))
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +34,7 @@ def test_accuracy_over_density_is_an_inverted_u(found: dict[float, list[UnitScor
 def test_a_shuffled_mask_and_permuted_weights_fall_to_chance(found: dict[float, list[UnitScores]]) -> None:
     generator, model = np.random.default_rng(0), random_network()
     masks = masks_of(found[0.5])
-    assert accuracy_under(model, [generator.permutation(mask) for mask in masks]) == pytest.approx(CHANCE, abs=0.08)
+    assert accuracy_under(model, shuffled(masks)) == pytest.approx(CHANCE, abs=0.08)
     with torch.no_grad():
         for group in matrices(model):
             weight = model.get_parameter(group.name)
@@ -89,7 +54,7 @@ def test_every_layer_keeps_exactly_its_share_and_no_weight_moves(found: dict[flo
 
 def test_one_threshold_for_all_layers_keeps_exactly_the_share_of_all() -> None:
     model = random_network()
-    entries = list(EdgePopup(density=0.3, scope="global", steps=20).score(matrices(model), Frozen(model, BATCHES)))
+    entries = list(EdgePopup(density=0.3, scope="global", steps=20).score(matrices(model), evidence(model)))
     counts = [int(mask.sum()) for mask in masks_of(entries)]
     assert sum(counts) == round(0.3 * sum(entry.group.num_units for entry in entries))
     assert counts != [round(0.3 * entry.group.num_units) for entry in entries]
@@ -97,7 +62,7 @@ def test_one_threshold_for_all_layers_keeps_exactly_the_share_of_all() -> None:
 
 def test_another_seed_begins_elsewhere() -> None:
     one, other = (
-        list(EdgePopup(steps=2, seed=seed).score(matrices(random_network()), Frozen(random_network(), BATCHES)))
+        list(EdgePopup(steps=2, seed=seed).score(matrices(random_network()), evidence(random_network())))
         for seed in (0, 1)
     )
     assert not np.array_equal(kept_units(one), kept_units(other))

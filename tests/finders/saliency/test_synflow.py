@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from toy_tasks import matrices, perceptron
 
 from ks_lottery.errors import DataError, OptionError, UnitError
 from ks_lottery.finders.saliency.batches import Batches
@@ -129,3 +130,14 @@ def test_what_it_cannot_do_is_refused() -> None:
         model[0].weight[0, 0] = float("inf")
     with pytest.raises(UnitError, match=r"A value of '0.weight' is NaN or infinite: the run diverged"):
         list(SynFlow().score(every_weight(model), evidence_for(model, 4)))
+
+
+def test_a_model_that_is_no_transformer_is_a_whole_network() -> None:
+    model = perceptron(0, (3, 4, 2), bias=False).double()
+    plain = nn.Sequential(*(part for layer in model.layers for part in (layer, nn.ReLU())))[:-1]
+    method = SynFlow(density=0.2, iterations=5)
+    found = list(method.score(matrices(model), evidence_for(model, 3)))
+    expected = list(method.score(every_weight(plain), evidence_for(plain, 3)))
+    assert [entry.group.num_units for entry in found] == [12, 8]
+    for entry, other in zip(found, expected, strict=True):
+        assert (entry.score == other.score).all()
