@@ -8,6 +8,7 @@ import typer
 from typer.core import TyperCommand
 
 from ks_lottery._version import __version__
+from ks_lottery.cli.bench_planted import bench_planted
 from ks_lottery.cli.compare import compare
 from ks_lottery.cli.diff import diff
 from ks_lottery.cli.export import export
@@ -33,7 +34,7 @@ app = typer.Typer(
 )
 commands = (
     (diff, MethodCommand), (find, FinderCommand), (export, TyperCommand), (compare, TyperCommand), (sign, TyperCommand),
-    (verify, TyperCommand),
+    (verify, TyperCommand), (bench_planted, TyperCommand),
 )  # fmt: skip
 for command, kind in commands:
     paragraphs = (command.__doc__ or "").split("\n\n")

@@ -1,1 +1,1 @@
-"""Constructions whose answer is known: subset sums, strong tickets with the widths that theorems ask for, planted tasks."""
+"""Constructions whose answer is known: subset sums, strong tickets, widths of theorems, planted tasks."""
