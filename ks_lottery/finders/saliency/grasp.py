@@ -112,7 +112,7 @@ def second_derivatives(model: "torch.nn.Module") -> Iterator[None]:
     used = getattr(getattr(model, "config", None), "_attn_implementation", None)
     switched = used not in _TWICE_DIFFERENTIABLE
     if switched:
-        _LOG.warning("GraSP: attention %r has no second derivative; eager attention takes its place meanwhile.", used)
+        _LOG.warning("Attention %r has no second derivative; eager attention takes its place meanwhile.", used)
         _switch(model, "eager")
     try:
         with sdpa_kernel(SDPBackend.MATH):
