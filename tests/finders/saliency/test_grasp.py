@@ -85,7 +85,7 @@ def test_other_attention_is_switched_with_a_notice(caplog: pytest.LogCaptureFixt
     eager.model.set_attn_implementation("eager")  # type: ignore[operator]
     for one, other in zip(scores_of(GraSP(), evidence, "heads"), scores_of(GraSP(), eager, "heads"), strict=True):
         assert (one.score == other.score).all()
-    assert "attention 'flash_attention_2' has no second derivative; eager attention takes its place" in caplog.text
+    assert "Attention 'flash_attention_2' has no second derivative; eager attention takes its place" in caplog.text
     assert evidence.model.config._attn_implementation == "flash_attention_2"
 
 
