@@ -18,6 +18,7 @@ from typing_extensions import override
 from ks_lottery.checkpoints.reader import Checkpoint, open_checkpoint
 from ks_lottery.checkpoints.writer import write_json
 from ks_lottery.errors import DataError, OptionError
+from ks_lottery.finders.masks.supernet_search import SupernetRecord, SupernetSearch
 from ks_lottery.finders.passes import Passes
 from ks_lottery.finders.rounds.runs import GateRecord, GateSearch, Run, Runs
 from ks_lottery.ticket.identity import identify
@@ -28,6 +29,7 @@ from ks_lottery.training.probe import newest_checkpoint
 from ks_lottery.training.probe_folders import write_whole_checkpoint
 from ks_lottery.training.projection import Projection
 from ks_lottery.training.scope import only_trainable
+from ks_lottery.training.supernet import read_supernet, train_supernet, write_supernet
 from ks_lottery.units.layout import task_head
 
 _RECORD = "run.json"
@@ -70,12 +72,17 @@ class TrainerRuns(Runs):
         mark = self.fingerprint(search)
         return read_gates(self._finished(mark, lambda place: self._make_gates(search, place, mark)) / _RECORD)
 
+    @override
+    def train_supernet(self, search: SupernetSearch) -> SupernetRecord:
+        mark = self.fingerprint(search)
+        return read_supernet(self._finished(mark, lambda place: self._make_supernet(search, place, mark)) / _RECORD)
+
     @cached_property
     def _base_digest(self) -> str:
         """What the base model is known by; its sampled weights are read once."""
         return identify(self.base, self.base.names()).digest
 
-    def fingerprint(self, run: Run | GateSearch) -> str:
+    def fingerprint(self, run: Run | GateSearch | SupernetSearch) -> str:
         """Hex SHA-256 of all that decides the result of a run."""
         arguments = self.arguments(self.folder / "unfinished")
         content = {
@@ -84,7 +91,7 @@ class TrainerRuns(Runs):
             "steps": self.steps,
             "parts": [len(dataset) for dataset in self.datasets],
             "marks": dict(self.marks),
-            **({"gates": run.to_dict()} if isinstance(run, GateSearch) else _asked(run)),
+            **_asked(run),
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
@@ -152,16 +159,29 @@ class TrainerRuns(Runs):
         shutil.rmtree(work, ignore_errors=True)
 
     def _make_gates(self, search: GateSearch, place: Path, mark: str) -> None:
-        """Train with gates from the start, whatever an earlier call left, then write the result in one move."""
+        """Train with gates, then write the result in one move."""
+        with self._anew(mark) as (model, arguments):
+            with measure() as cost:
+                trained = _trained(model, search.trains)
+                found = train_gates(model, search, trained, arguments, self.datasets[0], self.collator)
+            write_gates(place / _RECORD, found, _record(mark, found.steps, arguments, cost))
+
+    def _make_supernet(self, search: SupernetSearch, place: Path, mark: str) -> None:
+        """Train a supernet, then write the result in one move."""
+        with self._anew(mark) as (model, arguments):
+            with measure() as cost:
+                trained = _trained(model, search.trains)
+                found = train_supernet(model, search, trained, arguments, self.datasets[0], self.collator)
+            write_supernet(place / _RECORD, found, _record(mark, found.steps, arguments, cost))
+
+    @contextlib.contextmanager
+    def _anew(self, mark: str) -> Iterator[tuple[Any, TrainingArguments]]:
+        """A fresh model and arguments for a training that begins at its start, whatever an earlier call left."""
         work = self.folder / "unfinished" / mark[:20]
         shutil.rmtree(work, ignore_errors=True)
         arguments = self.arguments(work)
         torch.manual_seed(arguments.seed)
-        model = self.load_model()
-        with measure() as cost:
-            trained = _trained(model, search.trains)
-            found = train_gates(model, search, trained, arguments, self.datasets[0], self.collator)
-        write_gates(place / _RECORD, found, _record(mark, found.steps, arguments, cost))
+        yield self.load_model(), arguments
         shutil.rmtree(work, ignore_errors=True)
 
 
@@ -242,8 +262,10 @@ def _record(mark: str, steps: int, arguments: TrainingArguments, cost: Cost) -> 
     return {"fingerprint": mark, "steps": steps, "examples": steps * _batch(arguments), "seconds": cost.seconds}
 
 
-def _asked(run: Run) -> dict[str, Any]:
+def _asked(run: Run | GateSearch | SupernetSearch) -> dict[str, Any]:
     """A run as JSON values."""
+    if isinstance(run, GateSearch | SupernetSearch):
+        return {"gates" if isinstance(run, GateSearch) else "supernet": run.to_dict()}
     return {
         "start": _start_mark(run.start),
         "kept": None if run.kept is None else run.kept.digest,

@@ -21,7 +21,7 @@ ARCHITECTURES = (
     "qwen2", "gemma3", "olmo2", "phi3", "gpt2", "bloom", "deberta-v2 with relative positions", "gated t5", "bart",
     "vit",
 )  # fmt: skip
-INSIDE = ("heads", "neurons", "layers", "matrix_rows", "weights")
+INSIDE = ("heads", "neurons", "supernet", "layers", "matrix_rows", "weights")
 
 
 def draw(model: nn.Module, granularity: str, only: tuple[str, ...] = ()) -> Ticket:

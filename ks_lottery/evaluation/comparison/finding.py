@@ -22,6 +22,7 @@ from ks_lottery.evaluation.record import CellCost
 from ks_lottery.evaluation.sanity import inverted_like, reinitialised
 from ks_lottery.finders.base import Evidence, Finder, Shift, UnitScores
 from ks_lottery.finders.masks.frozen import Frozen
+from ks_lottery.finders.masks.supernet_search import SupernetRecord, SupernetSearch
 from ks_lottery.finders.passes import Passes
 from ks_lottery.finders.rounds.runs import GateRecord, GateSearch, Run, Runs
 from ks_lottery.finders.saliency.batches import Batches
@@ -222,6 +223,10 @@ class _Clocked(Runs):
     @override
     def train_gates(self, search: GateSearch) -> GateRecord:
         return self._clocked(lambda trainer: trainer.train_gates(search))
+
+    @override
+    def train_supernet(self, search: SupernetSearch) -> SupernetRecord:
+        return self._clocked(lambda trainer: trainer.train_supernet(search))
 
     def _clocked(self, ask: Callable[[TrainerRuns], T]) -> T:
         assert self.by is not None

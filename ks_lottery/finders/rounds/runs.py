@@ -18,6 +18,8 @@ from ks_lottery.units.slab import UnitGroup, parameters_of
 if TYPE_CHECKING:
     import torch
 
+    from ks_lottery.finders.masks.supernet_search import SupernetRecord, SupernetSearch
+
 
 @dataclass(frozen=True, slots=True)
 class Kept:
@@ -188,6 +190,10 @@ class Runs(Evidence):
             UnitError: if the units have no gates in this model.
             DataError: if a gate becomes NaN or infinite.
         """
+        raise NotImplementedError
+
+    def train_supernet(self, search: "SupernetSearch") -> "SupernetRecord":
+        """Train a supernet, or find what an earlier call trained; errors as `train_gates`."""
         raise NotImplementedError
 
     @override

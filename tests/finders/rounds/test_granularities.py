@@ -24,14 +24,15 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "imp": {"density": 0.5, "rounds": 2}, "lrr": {"density": 0.5, "rounds": 2},
     "bert_rounds": {"rounds": 2, "drop": 0.25}, "lt_sft": {"density": 0.5, "rounds": 2},
     "colt": {"density": 0.5, "drop": 0.3}, "early_bird": {"every": 1, "window": 2},
+    "super_tickets": {"every": 1, "drop": 0.25},
 }  # fmt: skip
-GATED = ("heads", "neurons")
+GATED = ("heads", "neurons", "supernet")
 PAIRS = [
     (name, units)
     for name, entry in FINDERS.items()
     if entry.needs is Runs
     for units in GRANULARITIES.names()
-    if name != "early_bird" or units in GATED
+    if name not in ("early_bird", "super_tickets") or units in GATED
 ]
 
 

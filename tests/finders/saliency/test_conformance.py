@@ -21,7 +21,7 @@ OF_BATCHES = [name for name, entry in FINDERS.items() if entry.needs is Batches]
 GATED, FLOW = "it gates heads and neurons alone", "it follows the flow through feed-forward sublayers"
 SKIPPED = {
     **{("head_importance", units): GATED for units in ("layers", "matrix_rows", "token_rows", "weights")},
-    **{("synflow", units): FLOW for units in ("heads", "layers", "matrix_rows", "token_rows", "weights")},
+    **{("synflow", units): FLOW for units in ("heads", "layers", "matrix_rows", "supernet", "token_rows", "weights")},
 }
 PAIRS = [(name, units) for name in OF_BATCHES for units in GRANULARITIES.names() if (name, units) not in SKIPPED]
 # Forward and backward passes of each example.
