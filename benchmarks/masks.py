@@ -42,6 +42,7 @@ METHODS: dict[str, tuple[str, str, Kind, dict[str, Any]]] = {
     "gem_miner, weights": ("gem_miner", "weights", "weight", {}),
     "supermask, weights": ("supermask", "weights", "weight", {}),
     "partially_frozen, weights": ("partially_frozen", "weights", "weight", {}),
+    "moments, weights": ("moments", "weights", "weight", {}),
     "concrete (loss), weights": ("concrete", "weights", "weight", {"objective": "loss"}),
     "concrete (kl), weights": ("concrete", "weights", "weight", {}),
     "concrete (kl), weights of an update": ("concrete", "weights", "update", {}),

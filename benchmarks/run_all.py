@@ -17,7 +17,7 @@ from result import markdown
 from ks_lottery.checkpoints.writer import atomic_file
 
 HERE = Path(__file__).resolve().parent
-NAMES = ("ks", "pvalues", "diff", "embedding_layer", "step", "prefix", "selection", "saliency", "rounds")
+NAMES = ("ks", "pvalues", "diff", "embedding_layer", "step", "prefix", "selection", "saliency", "masks", "rounds")
 BEGIN, END = "<!-- begin of the tables, which `make bench` writes -->", "<!-- end of the tables -->"
 
 
