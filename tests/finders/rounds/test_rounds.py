@@ -232,7 +232,7 @@ def test_the_ticket_beats_its_shuffle(tmp_path: Path) -> None:
 
 
 # These score attention heads and neurons alone, which a perceptron has not. Their own tests ask the same of them.
-OF_TRANSFORMERS = ("early_bird",)
+OF_TRANSFORMERS = ("early_bird", "super_tickets")
 
 
 @pytest.mark.parametrize(
