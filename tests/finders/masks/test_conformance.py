@@ -23,7 +23,7 @@ KINDS: list[Kind] = ["weight", "update"]
 
 
 def test_the_family_is_complete() -> None:
-    assert set(NAMES) >= {"edge_popup"}
+    assert set(NAMES) >= {"concrete", "edge_popup", "gem_miner", "moments", "partially_frozen", "supermask"}
 
 
 @pytest.mark.parametrize("name", NAMES)
