@@ -154,12 +154,7 @@ class GateTraining(TrainerCallback):
             DataError: if one is NaN or infinite.
         """
         values = tuple(gate.detach().double().cpu().numpy() for gate in self._gates)
-        for group, value in zip(self._search.groups, values, strict=True):
-            if not np.isfinite(value).all():
-                raise DataError(
-                    f"At step {step} the gate of unit {int(np.isfinite(value).argmin())} of {group.name!r} is NaN or "
-                    "infinite. Lower the learning rate or gate_rate."
-                )
+        require_finite_gates(self._search.groups, values, step)
         return values
 
     def _shorten(self, kept: Kept, masks: Sequence[np.ndarray]) -> None:
@@ -175,6 +170,26 @@ class GateTraining(TrainerCallback):
             parameter = self._parameters[name]
             if parameter.requires_grad:
                 self._scaled.append((parameter, torch.where(mask.to(parameter.device), 1.0, worm).to(parameter.dtype)))
+
+
+def require_finite_gates(groups: Sequence[UnitGroup], gates: Sequence[np.ndarray], step: int) -> None:
+    """Check gates at an optimizer step.
+
+    Args:
+        groups: of the gates.
+        gates: per group, [num_units] float.
+        step: for the message.
+
+    Raises:
+        DataError: if one is NaN or infinite.
+    """
+    for group, values in zip(groups, gates, strict=True):
+        finite = np.isfinite(values)
+        if not finite.all():
+            raise DataError(
+                f"At step {step} the gate of unit {int(finite.argmin())} of {group.name!r} is NaN or infinite. Lower "
+                "the learning rate or gate_rate."
+            )
 
 
 def write_gates(record_file: Path, found: GateRecord, record: Mapping[str, Any]) -> None:

@@ -13,9 +13,9 @@ from safetensors.numpy import load_file, save_file
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from ks_lottery.checkpoints.writer import atomic_folder, write_json
-from ks_lottery.errors import DataError, OptionError
+from ks_lottery.errors import OptionError
 from ks_lottery.finders.masks.supernet_search import SupernetRecord, SupernetSearch
-from ks_lottery.training.gated import with_gates
+from ks_lottery.training.gated import require_finite_gates, with_gates
 from ks_lottery.training.scope import only_trainable
 from ks_lottery.units.gates import Gates
 from ks_lottery.units.slab import UnitGroup
@@ -249,12 +249,7 @@ class SupernetTraining(TrainerCallback):
         """
         layers = [float(layer.detach()) for layer in self._layers] or [1.0] * len(self._gates)
         found = [gate.detach().double().cpu().numpy() * layer for gate, layer in zip(self._gates, layers, strict=True)]
-        for group, value in zip(self._search.groups, found, strict=True):
-            if not np.isfinite(value).all():
-                raise DataError(
-                    f"At step {step} the gate of unit {int(np.isfinite(value).argmin())} of {group.name!r} is NaN or "
-                    "infinite. Lower the learning rate or gate_rate."
-                )
+        require_finite_gates(self._search.groups, found, step)
         return np.concatenate(found)
 
 
