@@ -118,15 +118,56 @@ def frequency_like(ticket: Ticket, counts: Sequence[int] | np.ndarray, *, exclud
     counts = np.array(counts, dtype=np.int64)
     indices = {}
     for name, selection in ticket.selections.items():
-        if counts.shape != (selection.group.num_units,):
-            raise OptionError(
-                f"counts has shape {counts.shape}, but group {name!r} has {selection.group.num_units} units; "
-                "give one count per unit."
-            )
+        _require_counts(counts, name, selection.group.num_units)
         ranked = np.argsort(-counts, kind="stable")
         ranked = ranked[~np.isin(ranked, np.asarray(exclude, dtype=np.int64))]
         indices[name] = ranked[: len(selection)]
     return ticket.with_units(indices, Provenance("frequency_like", {"like": ticket.fingerprint}))
+
+
+def count_like(
+    ticket: Ticket,
+    counts: Sequence[int] | np.ndarray,
+    seed: int,
+    *,
+    exclude: Sequence[int] | np.ndarray = (),
+    nearest: int = 5,
+) -> Ticket:
+    """Units that occur about as often in the training text as the ticket's, one for each of them.
+
+    For each unit of the ticket, the most frequent first, one is drawn among the `nearest` units that are left whose
+    counts differ least from its count. Where the ticket holds the most frequent units there are no others as frequent:
+    compare the two sums of counts before you call it a match.
+
+    Args:
+        ticket: what to imitate; its own units are not drawn.
+        counts: [num_units] occurrences of each token; units that never occur are not drawn.
+        seed: of the draw.
+        exclude: further unit numbers never drawn, for example those of the prompt.
+        nearest: how many units each draw is among.
+
+    Raises:
+        OptionError: if `counts` does not have one entry per unit.
+        TicketError: if fewer units are left than the ticket has.
+    """
+    counts, generator, indices = np.array(counts, dtype=np.int64), np.random.default_rng(seed), {}
+    for name, selection in ticket.selections.items():
+        _require_counts(counts, name, selection.group.num_units)
+        taken = np.union1d(selection.indices, np.asarray(exclude, dtype=np.int64))
+        pool = np.setdiff1d(np.flatnonzero(counts), taken)
+        if len(pool) < len(selection):
+            raise TicketError(
+                f"A control of equal counts needs {len(selection)} units of group {name!r}, but only {len(pool)} that "
+                "occur are left to draw from. Exclude fewer."
+            )
+        drawn = []
+        for unit in sorted(selection.indices, key=lambda unit: (-counts[unit], unit)):
+            close = pool[np.argsort(np.abs(counts[pool] - counts[unit]), kind="stable")[:nearest]]
+            drawn.append(int(generator.choice(close)))
+            pool = pool[pool != drawn[-1]]
+        indices[name] = np.array(drawn)
+    details = {"seed": seed, "like": ticket.fingerprint, "excluded": len(exclude), "nearest": nearest}
+    return ticket.with_units(indices, Provenance("count_like", details))
 
 
 def these_rows(ticket: Ticket, rows: Sequence[int] | np.ndarray, name: str = "these_rows") -> Ticket:
@@ -156,3 +197,10 @@ def _pool(num_units: int, among: Sequence[int] | np.ndarray | None) -> np.ndarra
 
 def _size(among: Sequence[int] | np.ndarray | None) -> int | None:
     return None if among is None else len(among)
+
+
+def _require_counts(counts: np.ndarray, name: str, num_units: int) -> None:
+    if counts.shape != (num_units,):
+        raise OptionError(
+            f"counts has shape {counts.shape}, but group {name!r} has {num_units} units; give one count per unit."
+        )

@@ -43,7 +43,9 @@ def shared_prefix(model: Any) -> Iterator[None]:
     known = inspect.signature(inner.forward).parameters
     for name in ("past_key_values", "logits_to_keep"):
         if name not in known:
-            raise OptionError(f"{type(inner).__name__} takes no {name}, so its prefix cannot be shared. Train it plainly.")
+            raise OptionError(
+                f"{type(inner).__name__} takes no {name}, so its prefix cannot be shared. Train it plainly."
+            )
     if getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False):
         raise OptionError(
             "The adapter puts virtual tokens before the prompt, so the prompt is not the beginning. Train it plainly."

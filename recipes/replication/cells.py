@@ -9,7 +9,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -203,8 +203,9 @@ class Cells:
         return seconds
 
 
+@lru_cache(maxsize=1)
 def surroundings() -> dict[str, Any]:
-    """The commit and the machine that a cell was made with."""
+    """The commit and the machine of this process, asked for once: the code that runs is the one that was read then."""
     return {
         "commit": _git("rev-parse", "HEAD"),
         "uncommitted": bool(_git("status", "--porcelain", "--untracked-files=no")),
