@@ -31,7 +31,14 @@ if TYPE_CHECKING:
     from ks_lottery.finders.saliency.batches import Batches, batches_of
     from ks_lottery.finders.search import find_ticket
     from ks_lottery.finders.select import Alpha, Counts, Density, TopK
-    from ks_lottery.ticket.controls import frequency_like, random_like, shuffled_like, structural_row, these_rows
+    from ks_lottery.ticket.controls import (
+        count_like,
+        frequency_like,
+        random_like,
+        shuffled_like,
+        structural_row,
+        these_rows,
+    )
     from ks_lottery.ticket.ownership.mark import embed_mark
     from ks_lottery.ticket.ownership.reading import verify_mark
     from ks_lottery.ticket.ownership.signature import sign_ticket, verify_signature
@@ -40,6 +47,7 @@ if TYPE_CHECKING:
     from ks_lottery.training.dynamic import SET, RigL
     from ks_lottery.training.probe import probe
     from ks_lottery.training.runs import trainer_runs
+    from ks_lottery.training.shared_prefix import shared_prefix
     from ks_lottery.units.token_rows import TokenRows
 
 _HOMES = {
@@ -59,6 +67,7 @@ _HOMES = {
     "attach_ticket": "ks_lottery.adapter.attach",
     "batches_of": "ks_lottery.finders.saliency.batches",
     "connectivity": "ks_lottery.evaluation.stability",
+    "count_like": "ks_lottery.ticket.controls",
     "embed_mark": "ks_lottery.ticket.ownership.mark",
     "export_ticket": "ks_lottery.adapter.export",
     "find_ticket": "ks_lottery.finders.search",
@@ -67,6 +76,7 @@ _HOMES = {
     "layer_counts": "ks_lottery.finders.densities",
     "probe": "ks_lottery.training.probe",
     "random_like": "ks_lottery.ticket.controls",
+    "shared_prefix": "ks_lottery.training.shared_prefix",
     "shrink_checkpoint": "ks_lottery.adapter.shrink",
     "shuffled_like": "ks_lottery.ticket.controls",
     "sign_ticket": "ks_lottery.ticket.ownership.signature",
@@ -98,6 +108,7 @@ __all__ = [
     "attach_ticket",
     "batches_of",
     "connectivity",
+    "count_like",
     "embed_mark",
     "export_ticket",
     "find_ticket",
@@ -106,6 +117,7 @@ __all__ = [
     "layer_counts",
     "probe",
     "random_like",
+    "shared_prefix",
     "shrink_checkpoint",
     "shuffled_like",
     "sign_ticket",

@@ -23,7 +23,7 @@ def main() -> None:
     if options.workers > 1:
         _start_workers(options)
         return
-    from replication.plan import Plan
+    from replication.parts import plan_study
     from replication.setting import described, read_setting
 
     from ks_lottery.checkpoints.writer import write_json
@@ -32,7 +32,7 @@ def main() -> None:
     end_with_parent()
     changes = {"tatoeba": options.tatoeba} if options.tatoeba else {}
     setting = read_setting(options.setting, **changes)
-    plan = Plan(setting, options.out)
+    plan = plan_study(setting, options.out)
     options.out.mkdir(parents=True, exist_ok=True)
     write_json(options.out / "setting.json", described(setting))
     missing = plan.lab.cells.work(options.minutes, options.of, lambda text: print(text, flush=True))

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from replication.methods import Base, Dense, Lora, Method, Prefix, TrainableTokens, Transfer, Units
+from replication.mixtures import norms, prompt_and_ends, replicates, with_norms
 from replication.setting import Setting
 from replication.tickets import (
     TicketPlan,
@@ -17,6 +18,7 @@ from replication.tickets import (
     of_direction,
     of_prompt,
     of_size,
+    own_probe,
 )
 
 
@@ -38,14 +40,20 @@ def tickets_of(setting: Setting) -> dict[str, TicketPlan]:
         "prompt-rows": control("ks", of_prompt),
         "concrete": concrete(lambda lab: lab.setting.rows),
         **{f"ks-top-{k}": of_size(k) for k in (4, 50, 200)},
-        **{f"move-top-{k}": of_size(k, "magnitude") for k in (4, 50, 200)},
-        **{f"frequency-{k}": control(f"ks-top-{k}", frequent) for k in (4, 50, 200)},
+        **{f"frequency-{k}": control(f"ks-top-{k}", frequent) for k in (4, 200)},
         "heads-ks": of_size(4, "ks", "full", "heads"),
         "heads-move": of_size(4, "magnitude", "full", "heads"),
         "heads-fisher": fisher(lambda lab: 4, "heads"),
         "heads-random": control("heads-ks", as_many_at_random),
         "layer-ks": of_size(1, "ks", "full", "layers"),
         "layer-move": of_size(1, "magnitude", "full", "layers"),
+        "replicated": replicates(),
+        "prompt-and-ends": control("ks", prompt_and_ends),
+        "norms": control("ks", norms),
+        "rows-and-norms": control("ks", with_norms),
+        "few-rows-and-norms": control("ks-top-4", with_norms),
+        "newline-and-norms": control("newline", with_norms),
+        **{f"ks-on-{name}": own_probe(name) for name in setting.paraphrases},
     }
 
 
@@ -72,18 +80,24 @@ def methods_of(setting: Setting) -> Mapping[str, Method]:
         "count-matched-structural": Units(f"random, equal counts, {k} rows", "count-matched-structural"),
         "count-matched": Units(f"random, equal counts, no prompt row, {k} rows", "count-matched"),
         "newline": Units("one row: newline", "newline"),
-        "all-others": Units(f"all rows but the {k} of KS", "all-others", rates="embed"),
+        "all-others": Units(f"all rows but the {k} of KS", "all-others", rates="others"),
         "lora-1": Lora("LoRA r=1", rates="lora", rank=1),
         "lora-8": Lora("LoRA r=8", rates="lora", rank=8),
         "prefix": Prefix("prefix tuning, 8 tokens", rates="prefix"),
-        "union": Units("union of the directions' tickets", "union"),
-        "intersection": Units("intersection of the directions' tickets", "intersection"),
-        **{f"ks-of-{name}": Units(f"KS rows of {name}", f"ks-of-{name}") for name in setting.full_directions},
+        "union": Units("union of the directions' tickets", "union", rate_of="ks"),
+        "intersection": Units("intersection of the directions' tickets", "intersection", rate_of="ks"),
+        **{f"ks-of-{name}": Units(f"KS rows of {name}", f"ks-of-{name}", rate_of="ks")
+           for name in setting.full_directions},
+        "replicated": Units(f"KS rows that replicate, {k} rows", "replicated", rate_of="ks"),
+        "prompt-and-ends": Units("rows of the prompt and of sentence ends", "prompt-and-ends"),
+        "norms": Units("all norms", "norms", rates="norms"),
+        "rows-and-norms": Units(f"{k} KS rows and all norms", "rows-and-norms", rates="norms"),
+        "few-rows-and-norms": Units("4 KS rows and all norms", "few-rows-and-norms", rates="norms"),
+        "newline-and-norms": Units("newline and all norms", "newline-and-norms", rates="norms"),
         "prompt-rows": Units("all rows of the prompt", "prompt-rows"),
         "concrete": Units(f"concrete search, {k} rows", "concrete"),
-        **{f"{rule}-top-{n}": Units(f"{title}, {n} rows", f"{rule}-top-{n}")
-           for rule, title in (("ks", "KS rows"), ("move", "largest move")) for n in (4, 50, 200)},
-        **{f"frequency-{n}": Units(f"most frequent, {n} rows", f"frequency-{n}") for n in (4, 50, 200)},
+        **{f"ks-top-{n}": Units(f"KS rows, {n} largest D", f"ks-top-{n}") for n in (4, 50, 200)},
+        **{f"frequency-{n}": Units(f"most frequent, {n} rows", f"frequency-{n}") for n in (4, 200)},
         **{f"heads-{rule}": Units(f"4 heads by {title}", f"heads-{rule}", rates="heads")
            for rule, title in (("ks", "KS"), ("move", "move"), ("fisher", "Fisher"), ("random", "chance"))},
         "layer-ks": Units("one layer by KS", "layer-ks", rates="heads"),

@@ -20,12 +20,14 @@ class Laboratory:
 
     Attributes:
         cells: set once the plan is made.
+        borrowed: method to the one whose learning rate it takes over, where it tries none of its own.
     """
 
     cells: Cells
 
     def __init__(self, setting: Setting) -> None:
         self.setting = setting
+        self.borrowed: dict[str, str] = {}
         self._benches: dict[str, Bench] = {}
 
     def bench(self, direction: str) -> Bench:
@@ -50,7 +52,7 @@ class Laboratory:
     def trainings(self, direction: str, seed: int, method: str) -> tuple[str, ...]:
         """Names of the cells that train a method: its tries, or the one at the chosen rate."""
         start = f"tuned/{direction}/{seed}/{method}"
-        if self.tried(direction, seed):
+        if self.tried(direction, seed) and method not in self.borrowed:
             return tuple(f"{start}/try-{number}" for number in range(self.setting.tries))
         return (f"{start}/{CHOSEN}",)
 
@@ -61,7 +63,8 @@ class Laboratory:
 
     def chosen_rate(self, direction: str, method: str) -> float:
         """The learning rate that was best for a method where rates are tried."""
-        best = self.best(self.tuned_on(direction), self.setting.seeds[0], method)
+        tried = self.borrowed.get(method, method)
+        best = self.best(self.tuned_on(direction), self.setting.seeds[0], tried)
         rate: float = self.cells.result(best)["rate"]
         return rate
 

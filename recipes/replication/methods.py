@@ -50,10 +50,12 @@ class Trained(Method):
     Attributes:
         rates: key of the learning rates to try; "rows" for those of its number of rows.
         prompt: paraphrase that it is tuned on; "" for the study's prompt.
+        rate_of: method with as many rows whose chosen rate it takes over; "" where it tries its own.
     """
 
     rates: str = "rows"
     prompt: str = ""
+    rate_of: str = ""
 
     @abstractmethod
     def train(self, lab: Laboratory, direction: str, seed: int, rate: float, folder: Path) -> None:

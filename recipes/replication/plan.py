@@ -1,6 +1,6 @@
 """The plan of a study: which cells its parts have, in the order in which they are made."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict, is_dataclass
 from functools import partial
 from pathlib import Path
@@ -15,8 +15,6 @@ from replication.methods import Method, Trained, Transfer, tune_cell
 from replication.setting import Setting
 from replication.tickets import find_cell
 
-Seeds = Iterable[int]
-
 
 class Plan:
     """The cells of a study.
@@ -30,10 +28,18 @@ class Plan:
         self.setting = setting
         self.lab = Laboratory(setting)
         self.methods, self.tickets = methods_of(setting), tickets_of(setting)
+        self.lab.borrowed = {
+            name: method.rate_of
+            for name, method in self.methods.items()
+            if isinstance(method, Trained) and method.rate_of
+        }
+        self._folder = folder
         self._cells: dict[str, Cell] = {}
-        for part in setting.parts:
-            PARTS[part](self)
-        self.lab.cells = Cells(folder, list(self._cells.values()))
+
+    def ready(self) -> Cells:
+        """The cells that were planned, as the laboratory sees them from now on."""
+        self.lab.cells = Cells(self._folder, list(self._cells.values()))
+        return self.lab.cells
 
     def tested(self, direction: str, seed: int, name: str, prompt: str = "") -> str:
         """Plan the test of a method, with all that comes before; the name of its cell."""
@@ -53,10 +59,10 @@ class Plan:
         assert isinstance(method, Trained)
         lab, names = self.lab, self.lab.trainings(direction, seed, name)
         before = [self.found(direction, seed, method.ticket)] if method.ticket else []
-        if not lab.tried(direction, seed):
-            before += self.trained(lab.tuned_on(direction), self.setting.seeds[0], name)
+        if tried := self._tried_as(direction, seed, name):
+            before += self.trained(lab.tuned_on(direction), self.setting.seeds[0], tried)
         for number, cell in enumerate(names):
-            attempt = number if lab.tried(direction, seed) else None
+            attempt = None if tried else number
             config = {"seed": seed, "direction": direction, "method": _content(method), "attempt": attempt,
                       "source": self.setting.directions[direction], **self.setting.training()}  # fmt: skip
             if method.rates == "rows":
@@ -88,6 +94,12 @@ class Plan:
         self._cells.setdefault(cell.name, cell)
         return cell.name
 
+    def _tried_as(self, direction: str, seed: int, name: str) -> str:
+        """The method whose tries decide the learning rate of this training; "" where this training is a try."""
+        if name in self.lab.borrowed:
+            return self.lab.borrowed[name]
+        return "" if self.lab.tried(direction, seed) else name
+
     def _before(self, direction: str, seed: int, name: str) -> Iterable[str]:
         """The cells whose results the test of a method uses."""
         method = self.methods[name]
@@ -106,32 +118,14 @@ class Plan:
         bench: Bench = lab.bench(direction)
         model = method.load(lab, direction, seed, place)
         size = method.size(lab, direction, seed) if isinstance(method, Transfer) else {}
-        return {**size, **measure_test(bench, model, folder, prompt, predict=not prompt)}
+        predict = not prompt and name in (*self.setting.methods, *self.setting.brief_methods)
+        return {**size, **measure_test(bench, model, folder, prompt, predict)}
 
 
 def _content(method: Method) -> dict[str, Any]:
+    """What decides a method, as JSON values; a rate that is taken over stands in only where there is one."""
     assert is_dataclass(method)
-    return {"kind": type(method).__name__, **asdict(method)}
-
-
-def main_table(plan: Plan) -> None:
-    """Every method of the main table; the direction and seed of the tries first, then seed by seed."""
-    setting = plan.setting
-    order = [(direction, seed) for seed in setting.seeds for direction in setting.full_directions]
-    order.sort(key=lambda place: (not plan.lab.tried(*place), setting.seeds.index(place[1])))
-    for direction, seed in order:
-        for name in setting.methods:
-            if name != "base" or seed == setting.seeds[0]:
-                plan.tested(direction, seed, name)
-
-
-def brief_table(plan: Plan) -> None:
-    """The directions that are only reported beside."""
-    for direction in plan.setting.brief:
-        for seed in plan.setting.seeds:
-            for name in plan.setting.brief_methods:
-                if name != "base" or seed == plan.setting.seeds[0]:
-                    plan.tested(direction, seed, name)
-
-
-PARTS: dict[str, Callable[[Plan], None]] = {"main": main_table, "brief": brief_table}
+    content = {"kind": type(method).__name__, **asdict(method)}
+    if not content.get("rate_of", "-"):
+        del content["rate_of"]
+    return content

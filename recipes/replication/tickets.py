@@ -214,6 +214,11 @@ def of_size(count: int, finder: Any = "ks", probe: str = "embed", units: str = "
     return shifted(probe, finder, lambda _: TopK(count), units)
 
 
+def own_probe(prompt: str) -> TicketPlan:
+    """The paper's ticket, found by embed tuning on another prompt."""
+    return shifted(f"embed-{prompt}", "ks", _ranked)
+
+
 def basic_tickets() -> dict[str, TicketPlan]:
     """The tickets that every direction and seed has."""
     return {

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from ks_lottery.checkpoints.reader import open_checkpoint
 from ks_lottery.errors import OptionError, TicketError
-from ks_lottery.ticket.controls import frequency_like, random_like, structural_row, these_rows
+from ks_lottery.ticket.controls import count_like, frequency_like, random_like, structural_row, these_rows
 from ks_lottery.ticket.identity import identify
 from ks_lottery.ticket.ticket import Provenance, Selection, Ticket
 from ks_lottery.units.token_rows import TokenRows
@@ -209,6 +209,20 @@ def test_frequency_control_takes_the_most_frequent_and_the_smaller_id_on_ties() 
     assert frequency_like(ticket([1, 2]), counts, exclude=[20]).indices["input"].tolist() == [10, 30]
     with pytest.raises(OptionError, match=r"counts has shape \(3,\), but group 'input' has 64 units"):
         frequency_like(ticket([1]), [1, 2, 3])
+
+
+def test_count_control_takes_the_nearest_counts_and_none_of_the_ticket() -> None:
+    counts = np.zeros(VOCABULARY, dtype=int)
+    counts[[1, 2, 10, 11, 12, 13]] = [100, 10, 99, 50, 11, 9]
+    assert count_like(ticket([1, 2]), counts, seed=0, nearest=1).indices["input"].tolist() == [10, 12]
+    assert count_like(ticket([1, 2]), counts, 0, exclude=[10, 12], nearest=1).indices["input"].tolist() == [11, 13]
+    drawn = {tuple(count_like(ticket([1, 2]), counts, seed, nearest=2).indices["input"]) for seed in range(40)}
+    assert {row for rows in drawn for row in rows} == {10, 11, 12, 13}
+    assert count_like(ticket([1, 2]), counts, seed=3) == count_like(ticket([1, 2]), counts, seed=3)
+    with pytest.raises(TicketError, match="equal counts needs 2 units of group 'input', but only 1"):
+        count_like(ticket([1, 2]), counts, 0, exclude=[10, 11, 12])
+    with pytest.raises(OptionError, match=r"counts has shape \(3,\)"):
+        count_like(ticket([1]), [1, 2, 3], 0)
 
 
 def test_single_rows() -> None:
