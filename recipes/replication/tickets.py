@@ -111,10 +111,7 @@ def control(like: str, make: Callable[[Laboratory, str, int, Ticket], Ticket]) -
     """A ticket that imitates another one."""
 
     def find(lab: Laboratory, direction: str, seed: int) -> Ticket:
-        ticket = lab.ticket(direction, seed, like)
-        if ticket is None:
-            raise TicketError(f"There is no ticket {like!r} to imitate: nothing, or everything, was selected.")
-        return make(lab, direction, seed, ticket)
+        return make(lab, direction, seed, _require(lab, direction, seed, like))
 
     return TicketPlan(find, tickets=(like,))
 
@@ -165,8 +162,7 @@ def merged_over_directions(operation: str) -> TicketPlan:
         return [(direction, seed, "ks") for direction in lab.setting.full_directions]
 
     def find(lab: Laboratory, direction: str, seed: int) -> Ticket:
-        own = lab.ticket(direction, seed, "ks")
-        assert own is not None
+        own = _require(lab, direction, seed)
         found = [ticket for member in members(lab, direction, seed) if (ticket := lab.ticket(*member)) is not None]
         rows = rows_of(found[0])
         for ticket in found[1:]:
@@ -183,11 +179,18 @@ def of_direction(donor: str) -> TicketPlan:
 
     def find(lab: Laboratory, direction: str, seed: int) -> Ticket:
         del direction
-        ticket = lab.ticket(donor, seed, "ks")
-        assert ticket is not None
-        return ticket
+        return _require(lab, donor, seed)
 
     return TicketPlan(find, others=lambda lab, _, seed: [(donor, seed, "ks")])
+
+
+def _require(lab: Laboratory, direction: str, seed: int, name: str = "ks") -> Ticket:
+    ticket = lab.ticket(direction, seed, name)
+    if ticket is None:
+        raise TicketError(
+            f"There is no ticket {name!r} of {direction}, seed {seed}: nothing, or everything, was selected."
+        )
+    return ticket
 
 
 def _batches(lab: Laboratory, direction: str, seed: int) -> Any:

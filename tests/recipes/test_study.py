@@ -270,3 +270,31 @@ def test_equal_rows_are_not_compared_and_far_ones_pass() -> None:
     assert found["below_0.05"] == 1
     assert found["largest_d"] == 1.0
     assert compared(one, other, among=np.array([0, 1]))["below_0.95"] == 0
+
+
+def test_every_part_runs(tmp_path: Path) -> None:
+    further = tuple(part for part in PARTS if part not in ("main", "brief"))
+    paraphrase = {"plain": "Translate to {target_language}: {source}\n"}
+    setting = tiny(
+        directions={"de": "embedded"}, brief=(), parts=further, seeds=(0,), train_pairs=32, paraphrases=paraphrase
+    )
+    plan = plan_study(setting, tmp_path)
+    cells = plan.lab.cells
+    assert cells.work(say=quiet) == 0
+    assert cells.result("tickets/de/0/norms")["weights"] == 9 * 192
+    mixed = plan.lab.ticket("de", 0, "rows-and-norms")
+    rows = plan.lab.ticket("de", 0, "ks")
+    assert mixed is not None
+    assert rows is not None
+    assert mixed.num_trainable() == rows.num_trainable() + 9 * 192
+    assert cells.result("tuned/de/0/rows-and-norms/try-0")["trainable"] == mixed.num_trainable()
+    replicated = plan.lab.ticket("de", 0, "replicated")
+    assert replicated is not None  # with one seed the rows that replicate are the rows
+    assert replicated.indices["input"].tolist() == rows.indices["input"].tolist()
+    decay = cells.result("calibration/de/decay")["decay"]
+    assert decay["0.01"]["rows"] == 4096
+    assert decay["0.01"]["below_0.05"] <= decay["0.3"]["below_0.05"] <= decay["1"]["below_0.05"]
+    tied = cells.result("calibration/de/tied-0")
+    assert tied["tied"]["moved"] == tied["unused_rows"] > 0  # every row of a tied table gets gradient
+    assert tied["own_head"]["moved"] == 0
+    assert 0 <= cells.result("spans/de/0/ks/source")["stop_rate"] <= 1
