@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent
 def main() -> None:
     """Make the cells, or render them."""
     options = _options()
-    if options.workers > 1:
+    if options.workers > 1 and options.render is None:
         _start_workers(options)
         return
     from replication.parts import plan_study
@@ -30,9 +30,15 @@ def main() -> None:
     from ks_lottery.evaluation.comparison.workers import end_with_parent
 
     end_with_parent()
-    changes = {"tatoeba": options.tatoeba} if options.tatoeba else {}
+    changes = {name: getattr(options, name) for name in ("tatoeba", "model") if getattr(options, name)}
     setting = read_setting(options.setting, **changes)
     plan = plan_study(setting, options.out)
+    if options.render is not None:
+        from replication.page import render
+        from replication.sections import SECTIONS
+
+        print(render(plan, options.render, SECTIONS))
+        return
     options.out.mkdir(parents=True, exist_ok=True)
     write_json(options.out / "setting.json", described(setting))
     missing = plan.lab.cells.work(options.minutes, options.of, lambda text: print(text, flush=True))
@@ -45,6 +51,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--setting", type=Path, default=ROOT / "configs" / "study.yaml", help="YAML file of the study")
     parser.add_argument("--out", type=Path, default=Path("runs/study"), help="folder of the study")
     parser.add_argument("--tatoeba", default="", help="folder with the Tatoeba zips")
+    parser.add_argument("--model", default="", help="folder of another base model, for example a larger one")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no cell after so many minutes")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes; one per core")
     parser.add_argument("--of", type=int, default=1, help=argparse.SUPPRESS)

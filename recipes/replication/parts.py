@@ -8,6 +8,7 @@ from typing import Any
 from ks_lottery.errors import UnknownNameError
 from replication.calibration import between_seeds, rounding, tied_heads, weight_decay
 from replication.cells import Cell
+from replication.counts import count, counts_cell
 from replication.plan import Plan
 from replication.setting import Setting
 from replication.spans import SPANS, span_cell
@@ -105,6 +106,9 @@ def calibration(plan: Plan) -> None:
         needs = tuple(cell for seed in setting.seeds for cell in plan.trained(direction, seed, "embed"))
         for name, make in (("seeds", between_seeds), ("rounding", rounding)):
             _add(plan, f"calibration/{direction}/{name}", needs, partial(make, plan.lab, direction))
+        for seed in setting.seeds:
+            config = {"seed": seed, "direction": direction, **setting.training()}
+            plan.add(Cell(counts_cell(direction, seed), config, (), partial(count, plan.lab, direction, seed)))
     tuned_on = setting.tuned_on
     _add(plan, f"calibration/{tuned_on}/decay", (), partial(weight_decay, plan.lab, tuned_on))
     for seed in setting.seeds:

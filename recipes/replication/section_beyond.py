@@ -1,0 +1,158 @@
+"""Selections beyond the paper, other sizes, and score against adapter bytes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ks_lottery.checkpoints.writer import atomic_file
+from ks_lottery.report.canvas import BLUE, GREY, INK, ORANGE, new_figure, plain_axes, to_png
+from ks_lottery.ticket.markdown import data_size, table
+from replication.means import Means, shown, spread
+from replication.page_short import differences, verdict
+from replication.parts import BEYOND, HEADS, SIZED
+from replication.plan import Plan
+
+PICTURE = "bytes.png"
+_BESIDE = (
+    "newline",
+    "ks",
+    "ks-0.95",
+    "frequency",
+    "move",
+    "relative-move",
+    "lora-1",
+    "lora-8",
+    "prefix",
+    "embed",
+    "full",
+)
+_FAMILIES = {
+    "token rows": ("o", INK),
+    "rows and norms": ("s", BLUE),
+    "LoRA": ("^", ORANGE),
+    "others": ("x", GREY),
+}
+
+
+@dataclass(frozen=True)
+class Priced:
+    """A method with its score and its size.
+
+    Attributes:
+        name: of the method.
+        size: bytes of the adapter file, mean over replicates.
+        score: BLEU of whole texts, mean over replicates.
+    """
+
+    name: str
+    size: float
+    score: float
+
+
+def front(methods: Sequence[Priced]) -> list[Priced]:
+    """The methods that no smaller or equal one reaches: each scores higher than all before it; by size."""
+    best: list[Priced] = []
+    for method in sorted(methods, key=lambda one: (one.size, -one.score)):
+        if not best or method.score > best[-1].score:
+            best.append(method)
+    return best
+
+
+def beyond_section(plan: Plan, folder: Path) -> str:
+    """What beats the paper's rows at their size, and the best adapter per kilobyte."""
+    lab, direction, means = plan.lab, plan.setting.tuned_on, Means(plan.lab)
+    names = (*_BESIDE, *SIZED, *BEYOND, *HEADS)
+    priced = [one for name in dict.fromkeys(names) if (one := _priced(means, direction, name)) is not None]
+    if not any(one.name in BEYOND for one in priced):
+        return "## Beyond the paper\n\nNot run yet."
+    winners = front(priced)
+    rows = []
+    for one in sorted(priced, key=lambda one: one.size):
+        trained = means.cost(direction, one.name, "trainable")
+        against = differences(lab, one.name, "ks", (direction,)).get(direction)
+        rows.append([
+            ("**{}**" if one in winners else "{}").format(plan.methods[one.name].title), f"{np.mean(trained):,.0f}",
+            data_size(round(one.size)), spread(means.values(direction, one.name, "bleu_whole")),
+            *(shown(means.mean(direction, one.name, key)) for key in ("bleu_first_line", "chrf_whole")),
+            "" if against is None or one.name == "ks" else f"**{against}**" if against.shown else str(against),
+        ])  # fmt: skip
+    header = [
+        "run",
+        "weights",
+        "adapter",
+        "BLEU whole (replicates)",
+        "BLEU first line",
+        "chrF whole",
+        "against KS rows",
+    ]
+    _draw(plan, priced, winners, folder / PICTURE)
+    return "\n\n".join(
+        [
+            "## Beyond the paper",
+            _sentences(plan, priced, winners),
+            table(header, rows),
+            f"![Score against bytes of the adapter](results/study/{PICTURE})",
+        ]
+    )
+
+
+def _sentences(plan: Plan, priced: Sequence[Priced], winners: Sequence[Priced]) -> str:
+    direction, titles = plan.setting.tuned_on, {name: method.title for name, method in plan.methods.items()}
+    sizes = {one.name: one.size for one in priced}
+    said = [
+        f"en-{direction}, all with the same steps, pairs and number of learning rates tried. In bold: on the front of "
+        "score against bytes, so that no adapter of as many bytes or fewer scores as high."
+    ]
+    best = max((one for one in priced if one.name in BEYOND and "lora" not in one.name), key=lambda one: one.score)
+    for rival in ("ks", "lora-1", "lora-8", "embed"):
+        if rival in sizes and (found := differences(plan.lab, best.name, rival, (direction,))):
+            ratio = sizes[rival] / best.size
+            said.append(
+                f"{_first(verdict(titles[best.name], titles[rival], found))}; {titles[rival]} takes {ratio:.2g} times "
+                "its bytes."
+            )
+    steps = ", ".join(f"{titles[one.name]} ({data_size(round(one.size))}: {one.score:.1f})" for one in winners)
+    said.append(f"The front: {steps}.")
+    return " ".join(said)
+
+
+def _priced(means: Means, direction: str, name: str) -> Priced | None:
+    scores, sizes = means.values(direction, name, "bleu_whole"), means.cost(direction, name, "adapter_bytes")
+    if not scores or not sizes or not any(sizes):
+        return None
+    return Priced(name, float(np.mean(sizes)), float(np.mean(scores)))
+
+
+def _family(name: str) -> str:
+    if name.startswith("lora"):
+        return "LoRA"
+    if "norms" in name:
+        return "rows and norms"
+    return "others" if name in ("prefix", "embed", "full", *HEADS) else "token rows"
+
+
+def _draw(plan: Plan, priced: Sequence[Priced], winners: Sequence[Priced], file: Path) -> None:
+    figure = new_figure(9.0, 5.2)
+    axes = plain_axes(figure.subplots())
+    for family, (marker, color) in _FAMILIES.items():
+        members = [one for one in priced if _family(one.name) == family]
+        axes.scatter([one.size for one in members], [one.score for one in members], marker=marker, s=42,
+                     facecolors="none" if marker != "x" else color, edgecolors=color if marker != "x" else None,
+                     label=family, zorder=3)  # fmt: skip
+    axes.step([one.size for one in winners], [one.score for one in winners], where="post", color=INK, linewidth=1,
+              linestyle="--", label="front", zorder=2)  # fmt: skip
+    for number, one in enumerate(winners):
+        below = number % 2 == 0
+        axes.annotate(plan.methods[one.name].title, (one.size, one.score), xytext=(6, -11 if below else 6),
+                      textcoords="offset points", fontsize=7.5)  # fmt: skip
+    axes.set_xscale("log")
+    axes.set(xlabel="bytes of the adapter", ylabel=f"BLEU, whole text, en-{plan.setting.tuned_on}")
+    axes.legend(fontsize=8, frameon=False, loc="lower right")
+    with atomic_file(file) as unfinished:
+        unfinished.write_bytes(to_png(figure))
+
+
+def _first(text: str) -> str:
+    return text[0].upper() + text[1:]
