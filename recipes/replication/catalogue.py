@@ -13,7 +13,6 @@ from replication.tickets import (
     concrete,
     control,
     fisher,
-    frequent,
     merged_over_directions,
     of_direction,
     of_prompt,
@@ -40,7 +39,6 @@ def tickets_of(setting: Setting) -> dict[str, TicketPlan]:
         "prompt-rows": control("ks", of_prompt),
         "concrete": concrete(lambda lab: lab.setting.rows),
         **{f"ks-top-{k}": of_size(k) for k in (4, 50, 200)},
-        **{f"frequency-{k}": control(f"ks-top-{k}", frequent) for k in (4, 200)},
         "heads-ks": of_size(4, "ks", "full", "heads"),
         "heads-move": of_size(4, "magnitude", "full", "heads"),
         "heads-fisher": fisher(lambda lab: 4, "heads"),
@@ -97,7 +95,6 @@ def methods_of(setting: Setting) -> Mapping[str, Method]:
         "prompt-rows": Units("all rows of the prompt", "prompt-rows"),
         "concrete": Units(f"concrete search, {k} rows", "concrete"),
         **{f"ks-top-{n}": Units(f"KS rows, {n} largest D", f"ks-top-{n}") for n in (4, 50, 200)},
-        **{f"frequency-{n}": Units(f"most frequent, {n} rows", f"frequency-{n}") for n in (4, 200)},
         **{f"heads-{rule}": Units(f"4 heads by {title}", f"heads-{rule}", rates="heads")
            for rule, title in (("ks", "KS"), ("move", "move"), ("fisher", "Fisher"), ("random", "chance"))},
         "layer-ks": Units("one layer by KS", "layer-ks", rates="heads"),

@@ -61,7 +61,7 @@ def _tickets(lab: Laboratory, titles: dict[str, str]) -> Iterator[str]:
         )
     for rival in ("embed", "frequency", "move", "count-matched", "newline", "lora-1", "full"):
         if found := differences(lab, "ks", rival):
-            yield f"{_capital(verdict('the KS rows', titles[rival], found))}."
+            yield f"{capital(verdict('the KS rows', titles[rival], found))}."
 
 
 def _rule(lab: Laboratory) -> Iterator[str]:
@@ -124,5 +124,6 @@ def _beyond(lab: Laboratory, titles: dict[str, str]) -> Iterator[str]:
                 yield f"Beyond the paper: {verdict(titles[name], titles[rival], found)}."
 
 
-def _capital(text: str) -> str:
+def capital(text: str) -> str:
+    """A sentence with a capital first letter."""
     return text[0].upper() + text[1:]

@@ -14,8 +14,8 @@ from replication.setting import Setting
 from replication.spans import SPANS, span_cell
 
 PARAPHRASED = ("base", "embed", "ks", "frequency", "newline", "lora-8")
-SPANNED = ("embed", "ks", "newline")
-SIZED = ("ks-top-4", "ks-top-50", "ks-top-200", "frequency-4", "frequency-200")
+SPANNED = ("embed", "ks")
+SIZED = ("ks-top-4", "ks-top-50", "ks-top-200")
 HEADS = ("heads-ks", "heads-move", "heads-fisher", "heads-random", "layer-ks", "layer-move")
 BEYOND = ("prompt-rows", "prompt-and-ends", "concrete", "norms", "newline-and-norms", "few-rows-and-norms",
           "rows-and-norms", "lora-1-qv", "lora-1-one-layer")  # fmt: skip
@@ -58,7 +58,7 @@ def paraphrased(plan: Plan) -> None:
             for name in PARAPHRASED:
                 if name != "base" or seed == plan.setting.seeds[0]:
                     plan.tested(direction, seed, name, prompt)
-            plan.found(direction, seed, f"ks-on-{prompt}")
+        plan.found(direction, seed, f"ks-on-{next(iter(plan.setting.paraphrases))}")
 
 
 def spans(plan: Plan) -> None:

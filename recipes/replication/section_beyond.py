@@ -10,7 +10,7 @@ from ks_lottery.checkpoints.writer import atomic_file
 from ks_lottery.report.canvas import BLUE, GREY, INK, ORANGE, new_figure, plain_axes, to_png
 from ks_lottery.ticket.markdown import data_size, table
 from replication.means import Means, shown, spread
-from replication.page_short import differences, verdict
+from replication.page_short import capital, differences, verdict
 from replication.parts import BEYOND, HEADS, SIZED
 from replication.plan import Plan
 
@@ -110,7 +110,7 @@ def _sentences(plan: Plan, priced: Sequence[Priced], winners: Sequence[Priced]) 
         if rival in sizes and (found := differences(plan.lab, best.name, rival, (direction,))):
             ratio = sizes[rival] / best.size
             said.append(
-                f"{_first(verdict(titles[best.name], titles[rival], found))}; {titles[rival]} takes {ratio:.2g} times "
+                f"{capital(verdict(titles[best.name], titles[rival], found))}; {titles[rival]} takes {ratio:.2g} times "
                 "its bytes."
             )
     steps = ", ".join(f"{titles[one.name]} ({data_size(round(one.size))}: {one.score:.1f})" for one in winners)
@@ -152,7 +152,3 @@ def _draw(plan: Plan, priced: Sequence[Priced], winners: Sequence[Priced], file:
     axes.legend(fontsize=8, frameon=False, loc="lower right")
     with atomic_file(file) as unfinished:
         unfinished.write_bytes(to_png(figure))
-
-
-def _first(text: str) -> str:
-    return text[0].upper() + text[1:]

@@ -7,7 +7,7 @@ import numpy as np
 
 from ks_lottery.ticket.markdown import MISSING, data_size, table
 from replication.means import Means, shown, spread
-from replication.page_short import differences, verdict
+from replication.page_short import capital, differences, verdict
 from replication.parts import HEADS
 from replication.plan import Plan
 
@@ -35,7 +35,7 @@ def head_section(plan: Plan, folder: Path) -> str:
     ]
     for rival in ("heads-move", "heads-fisher", "heads-random", "lora-8"):
         if found := differences(plan.lab, "heads-ks", rival, (direction,)):
-            said.append(f"{verdict('Heads by KS', plan.methods[rival].title, found)}.")
+            said.append(f"{capital(verdict('heads by KS', plan.methods[rival].title, found))}.")
     if overlap := _overlap(plan):
         said.append(overlap)
     header = ["run", "weights", "adapter", "BLEU whole (replicates)", "BLEU first line", "chrF whole", "stops"]

@@ -9,7 +9,7 @@ from ks_lottery.ticket.markdown import MISSING, table
 from ks_lottery.ticket.ticket import Ticket
 from replication.laboratory import Laboratory
 from replication.means import Means, spread
-from replication.page_short import differences, verdict
+from replication.page_short import capital, differences, verdict
 from replication.plan import Plan
 from replication.tickets import rows_of
 
@@ -71,7 +71,7 @@ def crossing_section(plan: Plan, folder: Path) -> str:
     ]
     for name in ("union", "intersection"):
         if found := differences(plan.lab, name, "ks"):
-            said.append(f"{_first(verdict(plan.methods[name].title, 'its own KS rows', found))}.")
+            said.append(f"{capital(verdict(plan.methods[name].title, 'its own KS rows', found))}.")
     foreign = [plan_difference for donor in full
                if (plan_difference := differences(plan.lab, f"ks-of-{donor}", "ks"))]  # fmt: skip
     worse = sum(one.shown and one.mean < 0 for found in foreign for one in found.values())
@@ -119,7 +119,3 @@ def _over_directions(lab: Laboratory) -> Pairs:
 def _beside(lab: Laboratory, name: str) -> Pairs:
     return _pairs(lab, [((direction, seed, "ks"), (direction, seed, name)) for direction in lab.setting.full_directions
                         for seed in lab.setting.seeds])  # fmt: skip
-
-
-def _first(text: str) -> str:
-    return text[0].upper() + text[1:]
