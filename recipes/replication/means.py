@@ -45,8 +45,9 @@ class Means:
             if name in self.untrained:
                 result = self._result(f"tested/{direction}/{seed}/{name}")
             else:
-                names = [cell for cell in self.lab.trainings(direction, seed, name) if self._result(cell) is not None]
-                result = self.lab.cells.result(self.lab.best(direction, seed, name)) if names else None
+                known = [self._result(cell) for cell in self.lab.trainings(direction, seed, name)]
+                done = bool(known) and None not in known
+                result = self.lab.cells.result(self.lab.best(direction, seed, name)) if done else None
             if result is not None:
                 found.append(0.0 if "empty" in result else float(result.get(key, 0.0)))
         return found

@@ -30,12 +30,13 @@ def verdict(one: str, other: str, differences: dict[str, Paired]) -> str:
     numbers = "; ".join(f"{direction} {difference}" for direction, difference in differences.items())
     above = [name for name, difference in differences.items() if difference.shown and difference.mean > 0]
     below = [name for name, difference in differences.items() if difference.shown and difference.mean < 0]
+    everywhere = " in every direction" if len(differences) > 1 else ""
     if not above and not below:
         said = f"no difference is shown between {one} and {other}"
     elif len(above) == len(differences):
-        said = f"{one} score higher than {other} in every direction"
+        said = f"{one} score higher than {other}{everywhere}"
     elif len(below) == len(differences):
-        said = f"{one} score lower than {other} in every direction"
+        said = f"{one} score lower than {other}{everywhere}"
     else:
         parts = [f"higher in {', '.join(above)}"] * bool(above) + [f"lower in {', '.join(below)}"] * bool(below)
         rest = [name for name in differences if name not in (*above, *below)]

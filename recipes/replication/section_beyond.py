@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from ks_lottery.checkpoints.writer import atomic_file
-from ks_lottery.report.canvas import BLUE, GREY, INK, ORANGE, new_figure, plain_axes, to_png
 from ks_lottery.ticket.markdown import data_size, table
+from replication.figures_main import Sized, bytes_picture
 from replication.means import Means, shown, spread
 from replication.page_short import capital, differences, verdict
 from replication.parts import BEYOND, HEADS, SIZED
@@ -28,12 +28,6 @@ _BESIDE = (
     "embed",
     "full",
 )
-_FAMILIES = {
-    "token rows": ("o", INK),
-    "rows and norms": ("s", BLUE),
-    "LoRA": ("^", ORANGE),
-    "others": ("x", GREY),
-}
 
 
 @dataclass(frozen=True)
@@ -87,7 +81,10 @@ def beyond_section(plan: Plan, folder: Path) -> str:
         "chrF whole",
         "against KS rows",
     ]
-    _draw(plan, priced, winners, folder / PICTURE)
+    drawn = [Sized(plan.methods[one.name].title, one.size, tuple(means.values(direction, one.name, "bleu_whole")),
+                   _family(one.name)) for one in priced]  # fmt: skip
+    with atomic_file(folder / PICTURE) as unfinished:
+        unfinished.write_bytes(bytes_picture(drawn, f"BLEU, whole text, en-{direction}"))
     return "\n\n".join(
         [
             "## Beyond the paper",
@@ -110,8 +107,8 @@ def _sentences(plan: Plan, priced: Sequence[Priced], winners: Sequence[Priced]) 
         if rival in sizes and (found := differences(plan.lab, best.name, rival, (direction,))):
             ratio = sizes[rival] / best.size
             said.append(
-                f"{capital(verdict(titles[best.name], titles[rival], found))}; {titles[rival]} takes {ratio:.2g} times "
-                "its bytes."
+                f"{capital(verdict(titles[best.name], titles[rival], found))}; {titles[rival]} takes {ratio:,.1f} "
+                "times its bytes."
             )
     steps = ", ".join(f"{titles[one.name]} ({data_size(round(one.size))}: {one.score:.1f})" for one in winners)
     said.append(f"The front: {steps}.")
@@ -130,25 +127,6 @@ def _family(name: str) -> str:
         return "LoRA"
     if "norms" in name:
         return "rows and norms"
-    return "others" if name in ("prefix", "embed", "full", *HEADS) else "token rows"
-
-
-def _draw(plan: Plan, priced: Sequence[Priced], winners: Sequence[Priced], file: Path) -> None:
-    figure = new_figure(9.0, 5.2)
-    axes = plain_axes(figure.subplots())
-    for family, (marker, color) in _FAMILIES.items():
-        members = [one for one in priced if _family(one.name) == family]
-        axes.scatter([one.size for one in members], [one.score for one in members], marker=marker, s=42,
-                     facecolors="none" if marker != "x" else color, edgecolors=color if marker != "x" else None,
-                     label=family, zorder=3)  # fmt: skip
-    axes.step([one.size for one in winners], [one.score for one in winners], where="post", color=INK, linewidth=1,
-              linestyle="--", label="front", zorder=2)  # fmt: skip
-    for number, one in enumerate(winners):
-        below = number % 2 == 0
-        axes.annotate(plan.methods[one.name].title, (one.size, one.score), xytext=(6, -11 if below else 6),
-                      textcoords="offset points", fontsize=7.5)  # fmt: skip
-    axes.set_xscale("log")
-    axes.set(xlabel="bytes of the adapter", ylabel=f"BLEU, whole text, en-{plan.setting.tuned_on}")
-    axes.legend(fontsize=8, frameon=False, loc="lower right")
-    with atomic_file(file) as unfinished:
-        unfinished.write_bytes(to_png(figure))
+    if name in HEADS:
+        return "heads and layers"
+    return "others" if name in ("prefix", "embed", "full") else "token rows"

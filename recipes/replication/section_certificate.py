@@ -100,7 +100,7 @@ def _sentences(plan: Plan, found: dict[str, Certified]) -> str:
         "test sentences of each direction with the right text given before: that can be certified on held-out text, "
         "and it is all that is. The bounds hold with confidence 0.95 for one test; the worst over directions and "
         "replicates stands here.",
-        f"**The untouched base model agrees on {found['base'].rate:.0%}** and scores nothing: many tokens are easy "
+        f"**The untouched base model agrees on {found['base'].rate:.0%}** with embed tuning: many tokens are easy "
         "once the right text stands before them. What a certificate is worth begins above that.",
     ]
     ticket, rival = found.get("ks"), found.get("frequency")

@@ -1,6 +1,8 @@
 """The sections of the study's page, in order."""
 
 from replication.page import Section
+from replication.page_certificate import certificate_limits
+from replication.page_main import frozen_section, score_section
 from replication.section_beyond import beyond_section
 from replication.section_calibration import calibration_section
 from replication.section_certificate import certificate_section
@@ -12,7 +14,9 @@ from replication.section_rows import knob_section, row_section
 
 SECTIONS: tuple[Section, ...] = (
     main_tables,
+    score_section,
     stopping_table,
+    frozen_section,
     span_section,
     paraphrase_section,
     row_section,
@@ -20,6 +24,7 @@ SECTIONS: tuple[Section, ...] = (
     overlap_section,
     crossing_section,
     certificate_section,
+    certificate_limits,
     calibration_section,
     head_section,
     beyond_section,

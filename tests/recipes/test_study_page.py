@@ -20,7 +20,7 @@ def test_a_verdict_says_what_is_shown_and_what_is_not() -> None:
     assert verdict("a", "b", {"de": UP, "fr": UP}).startswith(
         "a score higher than b in every direction (BLEU de +3.0 ["
     )
-    assert verdict("a", "b", {"de": DOWN}).startswith("a score lower than b in every direction")
+    assert verdict("a", "b", {"de": DOWN}).startswith("a score lower than b (BLEU de -3.0")
     assert verdict("a", "b", {"de": NONE, "fr": NONE}).startswith("no difference is shown between a and b")
     mixed = verdict("a", "b", {"de": UP, "fr": DOWN, "es": NONE})
     assert mixed.startswith("a against b: higher in de; lower in fr; no difference is shown in es")
