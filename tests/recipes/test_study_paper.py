@@ -31,7 +31,8 @@ def plan_of(folder: Path) -> Plan:
 def finish(plan: Plan, name: str, **result: Any) -> None:
     place = plan.lab.cells.place(name)
     place.mkdir(parents=True)
-    content = {"fingerprint": plan.lab.cells.mark(name), "seconds": 1.0, "commit": "c" * 40, "result": result}
+    content = {"cell": name, "fingerprint": plan.lab.cells.mark(name), "config": {}, "seconds": 1.0, "commit": "c" * 40,
+               "result": result}  # fmt: skip
     (place / RECORD).write_text(json.dumps(content), encoding="utf-8")
 
 
