@@ -110,9 +110,29 @@ def _sentences(plan: Plan, priced: Sequence[Priced], winners: Sequence[Priced]) 
                 f"{capital(verdict(titles[best.name], titles[rival], found))}; {titles[rival]} takes {ratio:,.1f} "
                 "times its bytes."
             )
+    said += _fewer_weights(plan, priced)
     steps = ", ".join(f"{titles[one.name]} ({data_size(round(one.size))}: {one.score:.1f})" for one in winners)
     said.append(f"The front: {steps}.")
     return " ".join(said)
+
+
+def _fewer_weights(plan: Plan, priced: Sequence[Priced]) -> list[str]:
+    """Selections with fewer weights than the KS rows that are not shown to score lower."""
+    direction, means, found = plan.setting.tuned_on, Means(plan.lab), []
+    limit = means.cost(direction, "ks", "trainable")
+    for one in priced:
+        trained = means.cost(direction, one.name, "trainable")
+        against = differences(plan.lab, one.name, "ks", (direction,)).get(direction)
+        if against is None or not limit or np.mean(trained) >= np.mean(limit) or (against.shown and against.mean < 0):
+            continue
+        title = plan.methods[one.name].title
+        found.append(f"{title} ({np.mean(trained):,.0f}: {against}{', shown' if against.shown else ''})")
+    if not found:
+        return ["No selection with fewer weights than the KS rows scores as high."]
+    return [
+        f"With fewer weights than the {np.mean(limit):,.0f} of the KS rows and no lower score shown: "
+        f"{', '.join(found)}."
+    ]
 
 
 def _priced(means: Means, direction: str, name: str) -> Priced | None:
