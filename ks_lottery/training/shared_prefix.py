@@ -36,7 +36,8 @@ def shared_prefix(model: Any) -> Iterator[None]:
             own (prompt learning), which comes before the shared tokens and differs for none of them.
 
     Cost:
-        With a prompt of 29 shared tokens of 53, 0.5 of a plain step on a CPU (`docs/study.md`).
+        One row of shared tokens instead of one per example, and logits from the response on. With 29 of 53 tokens
+        shared, 0.5 to 0.6 of the time of a plain step on one CPU core, for a model of 3.3 M parameters.
     """
     require_causal_lm(model, "A shared prefix")
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
