@@ -71,7 +71,7 @@ TRANSLATION = ["pocket.yaml", "quick.yaml", "paper.yaml"]
 @pytest.mark.parametrize("name", TRANSLATION)
 def test_every_shipped_configuration_can_be_read(name: str) -> None:
     others = {file.name for file in CONFIGS.iterdir() if not file.name.startswith("compare")}
-    assert others == {*TRANSLATION, "classify.yaml"}
+    assert others == {*TRANSLATION, "classify.yaml", "study.yaml"}
     parse(str(CONFIGS / name))
 
 
