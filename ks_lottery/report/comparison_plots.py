@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -172,37 +172,64 @@ def _legend(figure: "Figure", panels: Sequence["Axes"]) -> None:
 
 def _name(axes: "Axes", drawn: Mapping[str, Any]) -> None:
     """Write the names of the front beside its points, on no point and no other name, where there is room."""
-    figure = axes.figure
-    renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
-    pixels_per_point = figure.dpi / 72
     at = [tuple(axes.transData.transform(point)) for point in drawn["points"]]
     frame = axes.get_window_extent()
     taken: list[Box] = [(x - 9, y - 9, x + 9, y + 9) for x, y in at]
     taken += [(x - 3, y - 2, x + 3, y + 2) for line in axes.lines for x, y in _along(line)]
     for number, name in drawn["front"].items():
-        x, y = at[number]
-        text = axes.annotate(
-            name, drawn["points"][number], xytext=(0, 0), textcoords="offset points", fontsize=7.5, color=INK,
-            parse_math=False,
-        )  # fmt: skip
-        extent = text.get_window_extent(renderer)
-        text.remove()
         room = (frame.x0, frame.y0, frame.x1, frame.y1 + 4)
-        place = free_place((x, y), (extent.width, extent.height), taken, room)
-        if place is None:
-            continue
-        left, bottom, right, top = place
-        taken.append(place)
-        away = math.hypot((left + right) / 2 - x, (bottom + top) / 2 - y) > extent.width / 2 + 20
-        if away:
-            leader = np.linspace((x, y), ((left + right) / 2, (bottom + top) / 2), 20)
+        place = write_name(axes, name, drawn["points"][number], taken, room, size=7.5, slack=20)
+        if place is not None and place.far:
+            leader = np.linspace(at[number], place.centre, 20)
             taken += [(a - 2, b - 2, a + 2, b + 2) for a, b in leader.tolist()]
-        axes.annotate(
-            name, drawn["points"][number],
-            xytext=((left - x) / pixels_per_point, ((bottom + top) / 2 - y) / pixels_per_point),
-            textcoords="offset points", va="center", fontsize=7.5, color=INK, parse_math=False,
-            arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.6, "shrinkB": 5} if away else None,
-        ).set_in_layout(False)  # fmt: skip
+
+
+class Written(NamedTuple):
+    """Where a name stands, in pixels.
+
+    Attributes:
+        centre: of the name.
+        far: whether a line leads from it to its point.
+    """
+
+    centre: tuple[float, float]
+    far: bool
+
+
+def write_name(
+    axes: "Axes", name: str, point: tuple[float, float], taken: list[Box], room: Box, *, size: float, slack: float
+) -> Written | None:
+    """Write a name beside its point, where it covers nothing; None where there is no such place.
+
+    Args:
+        axes: drawn once, so that places in pixels are final.
+        name: plain text.
+        point: what it names, in data coordinates.
+        taken: boxes (left, bottom, right, top) in pixels to keep clear; the name's own is added.
+        room: box that it may not leave.
+        size: of the font, in points.
+        slack: pixels beyond half its width from which on a line leads to the point.
+    """
+    figure = axes.figure
+    x, y = axes.transData.transform(point)
+    text = axes.annotate(name, point, xytext=(0, 0), textcoords="offset points", fontsize=size, color=INK,
+                         parse_math=False)  # fmt: skip
+    extent = text.get_window_extent(figure.canvas.get_renderer())  # type: ignore[attr-defined]
+    text.remove()
+    place = free_place((x, y), (extent.width, extent.height), taken, room)
+    if place is None:
+        return None
+    taken.append(place)
+    left, bottom, right, top = place
+    centre = ((left + right) / 2, (bottom + top) / 2)
+    far = math.hypot(centre[0] - x, centre[1] - y) > extent.width / 2 + slack
+    per_point = figure.dpi / 72
+    axes.annotate(
+        name, point, xytext=((left - x) / per_point, (centre[1] - y) / per_point), textcoords="offset points",
+        va="center", fontsize=size, color=INK, parse_math=False,
+        arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.6, "shrinkB": 5} if far else None,
+    ).set_in_layout(False)  # fmt: skip
+    return Written(centre, far)
 
 
 def _along(line: Any) -> list[tuple[float, float]]:

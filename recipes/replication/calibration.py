@@ -6,15 +6,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import TrainingArguments
 
 from ks_lottery.checkpoints.reader import open_checkpoint
 from ks_lottery.stats.comparison import compare_rows
 from ks_lottery.stats.pvalues import log_p_values
-from ks_lottery.training.arguments import probe_arguments
 from ks_lottery.training.probe import probe
 from ks_lottery.training.shared_prefix import shared_prefix
 from replication.laboratory import Laboratory
+from replication.methods import training_arguments
 from replication.shift import RowShift
 
 DECAYS = (0.01, 0.03, 0.1, 0.3, 1.0)
@@ -105,7 +104,7 @@ def tied_heads(lab: Laboratory, direction: str, seed: int, folder: Path) -> dict
     tied.tie_weights()
     unused = np.flatnonzero(bench.counts(seed).training == 0)
     for stage, scope, stage_rate in (("healed", "full", healing), ("probed", "embedding", rate)):
-        arguments = _arguments(lab, folder / stage / "trainer", stage_rate, seed)
+        arguments = training_arguments(bench, seed, stage_rate, folder / stage)
         with shared_prefix(tied):
             probe(tied, bench.examples(seed), folder / stage, scope, arguments, bench.tokenizer, bench.collator)
     places = {"tied": folder / "probed", "own_head": lab.folder(direction, seed, "embed") / "probe"}
@@ -130,19 +129,3 @@ def _rows(folder: Path) -> torch.Tensor:
     checkpoint = open_checkpoint(folder)
     (name,) = (name for name in checkpoint.names() if name.endswith("embed_tokens.weight"))
     return checkpoint.rows(name).float()
-
-
-def _arguments(lab: Laboratory, folder: Path, rate: float, seed: int) -> TrainingArguments:
-    setting = lab.setting
-    return probe_arguments(
-        folder,
-        learning_rate=rate,
-        num_train_epochs=setting.epochs,
-        per_device_train_batch_size=setting.batch_size,
-        adam_beta2=setting.adam_beta2,
-        seed=seed,
-        train_sampling_strategy="group_by_length",
-        save_strategy="no",
-        logging_strategy="no",
-        disable_tqdm=True,
-    )

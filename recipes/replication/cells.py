@@ -122,6 +122,12 @@ class Cells:
         result: dict[str, Any] = record["result"]
         return result
 
+    def known(self, name: str) -> dict[str, Any] | None:
+        """The results of a cell; None if it is not finished, or the study does not have it."""
+        if name not in self.cells or self.record(name) is None:
+            return None
+        return self.result(name)
+
     def finished(self) -> Iterator[tuple[Cell, dict[str, Any]]]:
         """Every finished cell with its record, in order."""
         for cell in self.cells.values():

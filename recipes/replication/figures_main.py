@@ -1,6 +1,5 @@
 """Pictures of the main table: score of every method and direction, and score against the bytes of the adapter."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -10,8 +9,8 @@ import numpy as np
 
 from ks_lottery.errors import DataError
 from ks_lottery.report.canvas import BLUE, GREY, INK, ORANGE, new_figure, plain_axes, to_png
-from ks_lottery.report.comparison_plots import front
-from ks_lottery.report.plots import Box, free_place
+from ks_lottery.report.comparison_plots import front, write_name
+from ks_lottery.report.plots import Box
 from ks_lottery.stats.intervals import Interval
 
 if TYPE_CHECKING:
@@ -174,30 +173,12 @@ def _name(
     axes: "Axes", points: Sequence[tuple[float, float]], names: Mapping[int, str], line: Sequence[Sequence[float]]
 ) -> None:
     """Write names beside some of the points, on no point, name or pixel of a line; without a free place none."""
-    figure = axes.figure
-    renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
-    per_point = figure.dpi / 72
     frame, legend = axes.get_window_extent(), axes.get_legend()
     at = [tuple(axes.transData.transform(point)) for point in points]
     taken: list[Box] = [(x - 8, y - 8, x + 8, y + 8) for x, y in at]
     taken += [(x - 5, y - 5, x + 5, y + 5) for x, y in line]
     if legend is not None:
-        corner = legend.get_window_extent(renderer)
+        corner = legend.get_window_extent()
         taken.append((corner.x0, corner.y0, corner.x1, corner.y1))
     for number, name in names.items():
-        x, y = at[number]
-        text = axes.annotate(name, points[number], xytext=(0, 0), textcoords="offset points", fontsize=8, color=INK,
-                             parse_math=False)  # fmt: skip
-        extent = text.get_window_extent(renderer)
-        text.remove()
-        found = free_place((x, y), (extent.width, extent.height), taken, (frame.x0, frame.y0, frame.x1, frame.y1))
-        if found is None:
-            continue
-        left, bottom, right, top = found
-        taken.append(found)
-        away = math.hypot((left + right) / 2 - x, (bottom + top) / 2 - y) > extent.width / 2 + 16
-        axes.annotate(
-            name, points[number], xytext=((left - x) / per_point, ((bottom + top) / 2 - y) / per_point),
-            textcoords="offset points", va="center", fontsize=8, color=INK, parse_math=False,
-            arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.6, "shrinkB": 5} if away else None,
-        ).set_in_layout(False)  # fmt: skip
+        write_name(axes, name, points[number], taken, (frame.x0, frame.y0, frame.x1, frame.y1), size=8, slack=16)

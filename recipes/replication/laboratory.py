@@ -76,6 +76,12 @@ class Laboratory:
         """Name of the cell that finds a ticket."""
         return f"tickets/{direction}/{seed}/{ticket}"
 
+    def known_ticket(self, direction: str, seed: int, ticket: str) -> Ticket | None:
+        """As `ticket`; None also where the study has not found it yet, or does not look for it."""
+        if self.cells.known(self.ticket_cell(direction, seed, ticket)) is None:
+            return None
+        return self.ticket(direction, seed, ticket)
+
     def ticket(self, direction: str, seed: int, ticket: str) -> Ticket | None:
         """A ticket that was found; None if nothing, or everything, was selected."""
         name = self.ticket_cell(direction, seed, ticket)

@@ -1,12 +1,15 @@
 """Means over seeds of what the tests of a study measured."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from functools import cached_property
 
 import numpy as np
 
 from ks_lottery.ticket.markdown import MISSING
 from replication.laboratory import Laboratory
+
+LEAST_GAIN = 1.0
+"""BLEU that a gain has at least before shares of it are taken."""
 
 
 class Means:
@@ -23,9 +26,9 @@ class Means:
         """One value per finished seed; of a method without units the base model's."""
         found = []
         for seed in self.lab.setting.seeds:
-            result = self._result(f"{kind}/{direction}/{seed}/{name}{suffix}")
+            result = self.lab.cells.known(f"{kind}/{direction}/{seed}/{name}{suffix}")
             if result is not None and "empty" in result:
-                result = self._result(f"tested/{direction}/{self.lab.setting.seeds[0]}/base{suffix}")
+                result = self.lab.cells.known(f"tested/{direction}/{self.lab.setting.seeds[0]}/base{suffix}")
             if result is not None and key in result:
                 found.append(float(result[key]))
         return found
@@ -43,16 +46,16 @@ class Means:
         found = []
         for seed in self.lab.setting.seeds:
             if name in self.untrained:
-                result = self._result(f"tested/{direction}/{seed}/{name}")
+                result = self.lab.cells.known(f"tested/{direction}/{seed}/{name}")
             else:
-                known = [self._result(cell) for cell in self.lab.trainings(direction, seed, name)]
+                known = [self.lab.cells.known(cell) for cell in self.lab.trainings(direction, seed, name)]
                 done = bool(known) and None not in known
                 result = self.lab.cells.result(self.lab.best(direction, seed, name)) if done else None
             if result is not None:
                 found.append(0.0 if "empty" in result else float(result.get(key, 0.0)))
         return found
 
-    @property
+    @cached_property
     def untrained(self) -> set[str]:
         """Methods that no cell trains."""
         names = self.lab.cells.cells
@@ -65,10 +68,21 @@ class Means:
         values = self.values(direction, name, key, kind, suffix)
         return float(np.mean(values) - base[0]) if values and base else None
 
-    def _result(self, name: str) -> dict[str, Any] | None:
-        if name not in self.lab.cells.cells or self.lab.cells.record(name) is None:
-            return None
-        return self.lab.cells.result(name)
+    def stopping_share(self, direction: str, name: str) -> float | None:
+        """Share of a gain of whole texts that first lines do not have; None for gains below `LEAST_GAIN`."""
+        whole, first = (self.gain(direction, name, f"bleu_{text}") for text in ("whole", "first_line"))
+        return None if whole is None or first is None or whole < LEAST_GAIN else 1 - first / whole
+
+    def span_share(self, direction: str, name: str, span: str) -> float | None:
+        """Share of a gain that is left where rows act in one span only; None for gains below `LEAST_GAIN`."""
+        everywhere = self.gain(direction, name, "bleu_whole")
+        there = self.gain(direction, f"{name}/{span}", "bleu_whole", kind="spans")
+        return None if everywhere is None or there is None or everywhere < LEAST_GAIN else there / everywhere
+
+    def units(self, direction: str, ticket: str) -> list[float]:
+        """Units of a ticket, one number per finished seed; 0 where nothing was selected."""
+        cells = [self.lab.ticket_cell(direction, seed, ticket) for seed in self.lab.setting.seeds]
+        return [float(result["units"]) for cell in cells if (result := self.lab.cells.known(cell)) is not None]
 
 
 def shown(value: float | None, digits: int = 1) -> str:

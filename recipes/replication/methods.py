@@ -100,7 +100,7 @@ class Dense(Trained):
     def train(self, lab: Laboratory, direction: str, seed: int, rate: float, folder: Path) -> None:
         bench = lab.bench(direction)
         model = bench.base()
-        arguments = _arguments(bench, seed, rate, folder, self.beta2)
+        arguments = training_arguments(bench, seed, rate, folder, self.beta2)
         with shared_prefix(model):
             probe(model, bench.examples(seed, self.prompt), folder / "probe", self.scope, arguments,
                   bench.tokenizer, bench.collator)  # fmt: skip
@@ -125,7 +125,7 @@ class Adapter(Trained):
         model = self.attach(lab, direction, seed, bench.base())
         trainer = Trainer(
             model=model,
-            args=_arguments(bench, seed, rate, folder),
+            args=training_arguments(bench, seed, rate, folder),
             train_dataset=bench.examples(seed, self.prompt),
             data_collator=bench.collator,
         )
@@ -281,7 +281,10 @@ def tune_cell(
     return result
 
 
-def _arguments(bench: Bench, seed: int, rate: float, folder: Path, beta2: float | None = None) -> TrainingArguments:
+def training_arguments(
+    bench: Bench, seed: int, rate: float, folder: Path, beta2: float | None = None
+) -> TrainingArguments:
+    """Arguments of every training of the study; Adam's beta2 is the setting's unless one is given."""
     setting = bench.setting
     return probe_arguments(
         folder / "trainer",

@@ -14,7 +14,7 @@ from ks_lottery.units.slab import parameters_of
 from ks_lottery.units.weights import Weights
 from replication.laboratory import Laboratory
 from replication.shift import RowShift
-from replication.tickets import TicketPlan, control, rows_of
+from replication.tickets import TicketPlan, control
 
 _NORMS = ("*norm*",)
 _SHARE_OF_ENDS = 0.99
@@ -67,11 +67,6 @@ def with_norms(lab: Laboratory, direction: str, seed: int, like: Ticket) -> Tick
     """The rows of a ticket, and the weights of all norms."""
     del seed
     return _with_norms(lab, direction, like, rows=True)
-
-
-def overlap(one: Ticket, other: Ticket) -> int:
-    """How many token rows two tickets share."""
-    return len(np.intersect1d(rows_of(one), rows_of(other)))
 
 
 def _with_norms(lab: Laboratory, direction: str, like: Ticket, rows: bool) -> Ticket:

@@ -5,12 +5,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from replication.laboratory import Laboratory
-from replication.means import Means
+from replication.means import LEAST_GAIN, Means
 from replication.paired import Paired, paired_difference
 from replication.spans import SPANS
-
-LEAST_GAIN = 1.0
-"""BLEU that a gain has at least before shares of it are taken."""
 
 
 def short(lab: Laboratory, titles: dict[str, str]) -> str:
@@ -66,12 +63,11 @@ def _tickets(lab: Laboratory, titles: dict[str, str]) -> Iterator[str]:
 
 
 def _rule(lab: Laboratory) -> Iterator[str]:
-    counts = {}
-    for alpha in lab.setting.alphas:
-        cells = [lab.ticket_cell(direction, seed, f"ks-{alpha:g}")
-                 for direction in lab.setting.full_directions for seed in lab.setting.seeds]  # fmt: skip
-        known = [cell for cell in cells if cell in lab.cells.cells and lab.cells.record(cell) is not None]
-        counts[alpha] = [int(lab.cells.result(cell)["units"]) for cell in known]
+    means, full = Means(lab), lab.setting.full_directions
+    counts = {
+        alpha: [round(units) for direction in full for units in means.units(direction, f"ks-{alpha:g}")]
+        for alpha in lab.setting.alphas
+    }
     if all(counts.values()):
         parts = [f"{min(units)} to {max(units)} at {alpha:g}" for alpha, units in counts.items()]
         yield (
@@ -83,9 +79,8 @@ def _rule(lab: Laboratory) -> Iterator[str]:
 def _stopping(lab: Laboratory) -> Iterator[str]:
     means, shares = Means(lab), {}
     for direction in lab.setting.full_directions:
-        whole, first = (means.gain(direction, "ks", f"bleu_{text}") for text in ("whole", "first_line"))
-        if whole is not None and first is not None and whole >= LEAST_GAIN:
-            shares[direction] = round(1 - first / whole, 2) + 0.0
+        if (share := means.stopping_share(direction, "ks")) is not None:
+            shares[direction] = round(share, 2) + 0.0
     if shares:
         numbers = ", ".join(f"{direction} {share:.0%}" for direction, share in shares.items())
         base = means.mean(lab.setting.full_directions, "base", "bleu_first_line")
@@ -100,10 +95,8 @@ def _stopping(lab: Laboratory) -> Iterator[str]:
 def _spans(lab: Laboratory) -> Iterator[str]:
     means, shares = Means(lab), {}
     for span in SPANS:
-        gains = [(means.gain(name, f"ks/{span}", "bleu_whole", kind="spans"), means.gain(name, "ks", "bleu_whole"))
-                 for name in lab.setting.full_directions]  # fmt: skip
-        known = [there / everywhere for there, everywhere in gains
-                 if there is not None and everywhere is not None and everywhere >= LEAST_GAIN]  # fmt: skip
+        found = [means.span_share(direction, "ks", span) for direction in lab.setting.full_directions]
+        known = [share for share in found if share is not None]
         if known:
             shares[span] = float(np.mean(known))
     if len(shares) == len(SPANS):

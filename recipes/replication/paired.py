@@ -1,7 +1,8 @@
 """Differences between two methods on the same test sentences, with all seeds together."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 
 from ks_lottery.evaluation.corpus_scores import MetricName, score_from_statistics
 from ks_lottery.evaluation.translation import Text
-from ks_lottery.stats.intervals import paired_bootstrap_difference
+from ks_lottery.stats.intervals import Interval, bootstrap_interval, paired_bootstrap_difference
 from replication.laboratory import Laboratory
 from replication.measure import statistics
 
@@ -63,15 +64,26 @@ def paired_difference(
     ]
     if not pairs:
         return None
-    tables = [np.concatenate([_table(lab, cells[side], f"{metric}_{text}") for cells in pairs], 1) for side in (0, 1)]
-    score = partial(_mean_score, metric, len(pairs))
-    found = paired_bootstrap_difference(tables[0], tables[1], score)
-    by_seed = []
-    for cells in pairs:
-        sums = [_table(lab, cell, f"{metric}_{text}").sum(axis=0) for cell in cells]
-        scores = [float(score_from_statistics(metric, total)) for total in sums]
-        by_seed.append(scores[0] - scores[1])
-    return Paired(found.value, found.low, found.high, tuple(by_seed))
+    places = tuple((lab.cells.place(mine), lab.cells.place(theirs)) for mine, theirs in pairs)
+    return _compared(places, metric, text)
+
+
+def score_interval(
+    lab: Laboratory, direction: str, name: str, metric: MetricName = "bleu", text: Text = "whole"
+) -> Interval | None:
+    """Score of one method, mean over its seeds, with its 95 % interval; arguments as of `paired_difference`.
+
+    A resampled corpus has the same sentences for all seeds. The interval covers the choice of test sentences, not that
+    of the training pairs.
+
+    Returns:
+        None without a finished test.
+    """
+    cells = [cell for seed in lab.setting.seeds if (cell := tested_cell(lab, direction, seed, name))]
+    if not cells:
+        return None
+    places = [lab.cells.place(cell) for cell in cells]
+    return bootstrap_interval(_side_by_side(places, metric, text), partial(_mean_score, metric, len(places)))
 
 
 def tested_cell(lab: Laboratory, direction: str, seed: int, name: str) -> str | None:
@@ -80,11 +92,24 @@ def tested_cell(lab: Laboratory, direction: str, seed: int, name: str) -> str | 
     suffix = f"@{prompt}" if prompt else ""
     base = f"tested/{direction}/{lab.setting.seeds[0]}/base{suffix}"
     cell = base if method == "base" else f"tested/{direction}/{seed}/{name}"
-    if cell not in lab.cells.cells or lab.cells.record(cell) is None:
+    result = lab.cells.known(cell)
+    if result is None:
         return None
-    if "empty" in lab.cells.result(cell):
+    if "empty" in result:
         return tested_cell(lab, direction, seed, f"base{suffix}")
     return cell
+
+
+@cache
+def _compared(places: tuple[tuple[Path, Path], ...], metric: MetricName, text: Text) -> Paired:
+    """Compare two methods by the run directories of their tests, seed by seed; a page asks for many pairs twice."""
+    tables = [_side_by_side(side, metric, text) for side in zip(*places, strict=True)]
+    found = paired_bootstrap_difference(tables[0], tables[1], partial(_mean_score, metric, len(places)))
+    by_seed = []
+    for pair in places:
+        scores = [float(score_from_statistics(metric, _table(place, metric, text).sum(axis=0))) for place in pair]
+        by_seed.append(scores[0] - scores[1])
+    return Paired(found.value, found.low, found.high, tuple(by_seed))
 
 
 def _mean_score(metric: MetricName, count: int, sums: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -92,10 +117,15 @@ def _mean_score(metric: MetricName, count: int, sums: NDArray[np.float64]) -> ND
     return np.mean([score_from_statistics(metric, part) for part in parts], axis=0)
 
 
-def _table(lab: Laboratory, cell: str, name: str) -> NDArray[np.int32]:
-    return _statistics(str(lab.cells.place(cell)))[name]
+def _side_by_side(places: Sequence[Path], metric: MetricName, text: Text) -> NDArray[np.int32]:
+    """[sentences, seeds * m] statistics of the same sentences in several tests."""
+    return np.concatenate([_table(place, metric, text) for place in places], axis=1)
+
+
+def _table(place: Path, metric: MetricName, text: Text) -> NDArray[np.int32]:
+    return _statistics(place)[f"{metric}_{text}"]
 
 
 @lru_cache(maxsize=512)
-def _statistics(folder: str) -> dict[str, np.ndarray]:
-    return statistics(Path(folder))
+def _statistics(place: Path) -> dict[str, np.ndarray]:
+    return statistics(place)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ks_lottery.checkpoints.writer import atomic_file
+from ks_lottery.report.comparison_plots import front
 from ks_lottery.ticket.markdown import data_size, table
 from replication.figures_main import Sized, bytes_picture
 from replication.means import Means, shown, spread
@@ -45,15 +46,6 @@ class Priced:
     score: float
 
 
-def front(methods: Sequence[Priced]) -> list[Priced]:
-    """The methods that no smaller or equal one reaches: each scores higher than all before it; by size."""
-    best: list[Priced] = []
-    for method in sorted(methods, key=lambda one: (one.size, -one.score)):
-        if not best or method.score > best[-1].score:
-            best.append(method)
-    return best
-
-
 def beyond_section(plan: Plan, folder: Path) -> str:
     """What beats the paper's rows at their size, and the best adapter per kilobyte."""
     lab, direction, means = plan.lab, plan.setting.tuned_on, Means(plan.lab)
@@ -61,7 +53,7 @@ def beyond_section(plan: Plan, folder: Path) -> str:
     priced = [one for name in dict.fromkeys(names) if (one := _priced(means, direction, name)) is not None]
     if not any(one.name in BEYOND for one in priced):
         return "## Beyond the paper\n\nNot run yet."
-    winners = front(priced)
+    winners = [priced[number] for number in front([(one.size, one.score) for one in priced])]
     rows = []
     for one in sorted(priced, key=lambda one: one.size):
         trained = means.cost(direction, one.name, "trainable")

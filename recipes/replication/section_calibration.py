@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from ks_lottery.ticket.markdown import MISSING, table
-from replication.laboratory import Laboratory
 from replication.page_short import differences, verdict
 from replication.plan import Plan
 
@@ -34,7 +33,7 @@ def calibration_section(plan: Plan, folder: Path) -> str:
 def _seeds(plan: Plan) -> list[list[str]]:
     rows = []
     for direction in plan.setting.full_directions:
-        result = _result(plan.lab, f"calibration/{direction}/seeds")
+        result = plan.lab.cells.known(f"calibration/{direction}/seeds")
         if result is not None:
             rows += [_row(f"two replicates of embed tuning, en-{direction}, seeds {pair}", counts)
                      for pair, counts in result["between"].items()]  # fmt: skip
@@ -44,14 +43,14 @@ def _seeds(plan: Plan) -> list[list[str]]:
 
 
 def _rounding(plan: Plan) -> list[list[str]]:
-    result = _result(plan.lab, f"calibration/{plan.setting.tuned_on}/rounding")
+    result = plan.lab.cells.known(f"calibration/{plan.setting.tuned_on}/rounding")
     found = {} if result is None else result["rounding"]
     return [_row(f"embed tuning, seed {seed}, and the same rounded to bfloat16", counts["alone"])
             for seed, counts in found.items()]  # fmt: skip
 
 
 def _decay(plan: Plan) -> list[list[str]]:
-    result = _result(plan.lab, f"calibration/{plan.setting.tuned_on}/decay")
+    result = plan.lab.cells.known(f"calibration/{plan.setting.tuned_on}/decay")
     found = {} if result is None else result["decay"]
     return [_row(f"weight decay alone, sum of rate times decay {total}", counts)
             for total, counts in sorted(found.items(), key=lambda entry: float(entry[0]))]  # fmt: skip
@@ -60,7 +59,7 @@ def _decay(plan: Plan) -> list[list[str]]:
 def _tied(plan: Plan) -> list[list[str]]:
     rows = []
     for seed in plan.setting.seeds:
-        result = _result(plan.lab, f"calibration/{plan.setting.tuned_on}/tied-{seed}")
+        result = plan.lab.cells.known(f"calibration/{plan.setting.tuned_on}/tied-{seed}")
         if result is not None:
             rows.append(_row(f"tied head, rows that no text used, seed {seed}", result["tied"]))
             rows.append(_row(f"head of its own, rows that no text used, seed {seed}", result["own_head"]))
@@ -85,7 +84,7 @@ def _null(plan: Plan) -> str:
     """Whether a row's shift exceeds the distance between two replicates, and what the rows that replicate score."""
     said = []
     for direction in plan.setting.full_directions:
-        result = _result(plan.lab, f"calibration/{direction}/seeds")
+        result = plan.lab.cells.known(f"calibration/{direction}/seeds")
         if result is not None and result["shift_beyond_seeds"]:
             pairs = ", ".join(f"{count:,} of {result['between'][pair]['rows']:,} ({pair})"
                               for pair, count in result["shift_beyond_seeds"].items())  # fmt: skip
@@ -107,9 +106,3 @@ def _null(plan: Plan) -> str:
             f"replicates is best: {verdict('rows that replicate', 'the KS rows of one probe', found)}. {end}"
         )
     return "\n\n".join(said)
-
-
-def _result(lab: Laboratory, name: str) -> dict[str, Any] | None:
-    if name not in lab.cells.cells or lab.cells.record(name) is None:
-        return None
-    return lab.cells.result(name)

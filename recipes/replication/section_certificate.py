@@ -5,11 +5,14 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+from pocket import MODEL_FOLDER
 
+from ks_lottery.checkpoints.reader import open_checkpoint
 from ks_lottery.checkpoints.writer import atomic_file
 from ks_lottery.evaluation.agreement import Agreement, ResponseArgmax, agreement, ks_threshold
 from ks_lottery.report.canvas import BLUE, GREY, INK, ORANGE, new_figure, plain_axes, to_png
 from ks_lottery.ticket.markdown import table
+from ks_lottery.units.token_rows import input_embedding
 from replication.laboratory import Laboratory
 from replication.means import Means, shown
 from replication.measure import PREDICTIONS
@@ -18,7 +21,6 @@ from replication.plan import Plan
 
 PICTURE = "certificate.png"
 _LEVEL = 0.05
-_WIDTH = 192
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ def certificate_section(plan: Plan, folder: Path) -> str:
     parts = ["## The certificate", _sentences(plan, found), table(header, rows)]
     curve = {alpha: found[f"transfer-ks-{alpha:g}"] for alpha in alphas if f"transfer-ks-{alpha:g}" in found}
     if len(curve) > 1:
-        _draw(curve, found["base"], folder / PICTURE)
+        _draw(curve, found["base"], row_length(lab), folder / PICTURE)
         parts.append(f"![Agreement and threshold against alpha](results/study/{PICTURE})")
     return "\n\n".join(parts)
 
@@ -88,9 +90,15 @@ def certify(lab: Laboratory, name: str) -> Certified | None:
     )
 
 
+def row_length(lab: Laboratory) -> int:
+    """Values of a token row of the base model."""
+    layout = open_checkpoint(lab.setting.model or str(MODEL_FOLDER)).layout()
+    return int(layout.shape(input_embedding(layout))[1])
+
+
 @lru_cache(maxsize=1024)
 def _agreement(one: str, other: str) -> Agreement:
-    return agreement(ResponseArgmax.load(one), ResponseArgmax.load(other), alpha=_LEVEL, row_length=_WIDTH)
+    return agreement(ResponseArgmax.load(one), ResponseArgmax.load(other), alpha=_LEVEL)
 
 
 def _sentences(plan: Plan, found: dict[str, Certified]) -> str:
@@ -112,16 +120,17 @@ def _sentences(plan: Plan, found: dict[str, Certified]) -> str:
     transfers = [name for name in found if name.startswith("transfer-ks-")]
     if len(transfers) > 1:
         rates = ", ".join(f"{found[name].rate:.1%} at {name.removeprefix('transfer-ks-')}" for name in transfers)
-        taus = ", ".join(f"{ks_threshold(alpha, _WIDTH):.3f} at {alpha:g}" for alpha in sorted(setting.alphas))
+        width = row_length(plan.lab)
+        taus = ", ".join(f"{ks_threshold(alpha, width):.3f} at {alpha:g}" for alpha in sorted(setting.alphas))
         said.append(
             f"With alpha more rows are copied and agreement rises ({rates}), by construction: at alpha 1 it would be "
-            f"all. The threshold tau(alpha) = sqrt(ln(2 / alpha) / {_WIDTH}) on D is {taus}; it cuts rows and bounds "
+            f"all. The threshold tau(alpha) = sqrt(ln(2 / alpha) / {width}) on D is {taus}; it cuts rows and bounds "
             "nothing of the predictions. Where no row passes, the certificate is the base model's."
         )
     return "\n\n".join(said)
 
 
-def _draw(curve: dict[float, Certified], base: Certified, file: Path) -> None:
+def _draw(curve: dict[float, Certified], base: Certified, width: int, file: Path) -> None:
     figure = new_figure(8.0, 3.2)
     left, right = (plain_axes(axes) for axes in figure.subplots(1, 2))
     alphas = list(curve)
@@ -132,8 +141,8 @@ def _draw(curve: dict[float, Certified], base: Certified, file: Path) -> None:
     left.set(xlabel="alpha", ylabel="agreement with embed tuning", title="Partial transfer")
     left.legend(fontsize=7.5, frameon=False)
     fine = np.linspace(0.01, 1.0, 100)
-    right.plot(fine, [ks_threshold(alpha, _WIDTH) for alpha in fine], color=INK)
-    right.plot(alphas, [ks_threshold(alpha, _WIDTH) for alpha in alphas], "o", color=INK)
-    right.set(xlabel="alpha", ylabel="tau(alpha), on D", title=f"Threshold at row length {_WIDTH}")
+    right.plot(fine, [ks_threshold(alpha, width) for alpha in fine], color=INK)
+    right.plot(alphas, [ks_threshold(alpha, width) for alpha in alphas], "o", color=INK)
+    right.set(xlabel="alpha", ylabel="tau(alpha), on D", title=f"Threshold at row length {width}")
     with atomic_file(file) as unfinished:
         unfinished.write_bytes(to_png(figure))

@@ -1,15 +1,15 @@
 """Attention heads and layers by KS, beside other choices of as many."""
 
-from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 
-from ks_lottery.ticket.markdown import MISSING, data_size, table
+from ks_lottery.ticket.markdown import data_size, table
 from replication.means import Means, shown, spread
 from replication.page_short import capital, differences, verdict
 from replication.parts import HEADS
 from replication.plan import Plan
+from replication.ticket_pairs import over_directions, over_seeds, shared_units
 
 
 def head_section(plan: Plan, folder: Path) -> str:
@@ -43,22 +43,16 @@ def head_section(plan: Plan, folder: Path) -> str:
 
 
 def _overlap(plan: Plan) -> str:
-    """How many of 4 heads two tickets share: over seeds, over directions, and by chance."""
-    lab, tickets = plan.lab, {}
-    for direction in plan.setting.full_directions:
-        for seed in plan.setting.seeds:
-            name = lab.ticket_cell(direction, seed, "heads-ks")
-            if name in lab.cells.cells and lab.cells.record(name) is not None:
-                ticket = lab.ticket(direction, seed, "heads-ks")
-                assert ticket is not None
-                units = [(group, int(unit)) for group, indices in ticket.indices.items() for unit in indices]
-                tickets[direction, seed] = set(units)
-    pairs = [(one, other, float(len(tickets[one] & tickets[other]))) for one, other in combinations(tickets, 2)]
-    seeds = [count for one, other, count in pairs if one[0] == other[0]]
-    directions = [count for one, other, count in pairs if one[1] == other[1]]
-    if not seeds or not directions:
-        return "" if not pairs else MISSING
+    """How many heads two tickets share: over seeds, over directions, and by chance; "" without such pairs."""
+    pairs = {
+        kind: list(of(plan.lab, "heads-ks")) for kind, of in (("seeds", over_seeds), ("directions", over_directions))
+    }
+    if not all(pairs.values()):
+        return ""
+    shared = {kind: spread([float(shared_units(*pair)) for pair in found]) for kind, found in pairs.items()}
+    ticket = pairs["seeds"][0][0]
+    heads, every = len(ticket), sum(selection.group.num_units for selection in ticket.selections.values())
     return (
-        f"Two tickets of 4 heads share {spread(seeds)} heads over replicates and {spread(directions)} over directions; "
-        "two draws of 4 from 24 share 0.7 on average."
+        f"Two tickets of {heads} heads share {shared['seeds']} heads over replicates and {shared['directions']} over "
+        f"directions; two draws of {heads} from {every} share {heads**2 / every:.1f} on average."
     )

@@ -82,8 +82,12 @@ def stopping_table(plan: Plan, folder: Path) -> str:
                 cells += [MISSING] * 3
                 continue
             known = True
-            share = f"{round(1 - first / whole, 2) + 0.0:.0%}" if whole >= 1 else "too small"
-            cells += [f"{whole:+.1f}", f"{first:+.1f}", share]
+            share = means.stopping_share(direction, name)
+            cells += [
+                f"{whole:+.1f}",
+                f"{first:+.1f}",
+                "too small" if share is None else f"{round(share, 2) + 0.0:.0%}",
+            ]
         if known:
             rows.append(cells)
     header = ["run", *(f"en-{direction} {what}" for direction in full for what in ("whole", "first line", "share"))]
@@ -140,8 +144,7 @@ def _tries(lab: Laboratory, direction: str, name: str) -> dict[float, float]:
     """Learning rate to development score, of the finished tries."""
     found = {}
     for cell in lab.trainings(direction, lab.setting.seeds[0], name):
-        if cell in lab.cells.cells and lab.cells.record(cell) is not None:
-            result = lab.cells.result(cell)
-            if "dev_bleu" in result:
-                found[float(result["rate"])] = float(result["dev_bleu"])
+        result = lab.cells.known(cell) or {}
+        if "dev_bleu" in result:
+            found[float(result["rate"])] = float(result["dev_bleu"])
     return dict(sorted(found.items()))

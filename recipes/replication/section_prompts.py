@@ -59,10 +59,10 @@ def span_section(plan: Plan, folder: Path) -> str:
     for direction in plan.setting.full_directions:
         for name in SPANNED:
             everywhere = means.gain(direction, name, "bleu_whole")
-            gains = {span: means.gain(direction, f"{name}/{span}", "bleu_whole", kind="spans") for span in SPANS}
-            if everywhere is None or everywhere < 1 or any(gain is None for gain in gains.values()):
+            found = {span: means.span_share(direction, name, span) for span in SPANS}
+            shares = {span: share for span, share in found.items() if share is not None}
+            if everywhere is None or len(shares) < len(SPANS):
                 continue
-            shares = {span: (gain or 0.0) / everywhere for span, gain in gains.items()}
             firsts = [means.values(direction, f"{name}/{span}", "bleu_first_line", "spans") for span in SPANS]
             rows.append([f"{plan.methods[name].title}, en-{direction}", f"{everywhere:+.1f}",
                          *(f"{share:.2f}" for share in shares.values()),

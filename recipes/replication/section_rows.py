@@ -55,8 +55,8 @@ def knob_section(plan: Plan, folder: Path) -> str:
     direction, seed = plan.setting.tuned_on, plan.setting.seeds[0]
     for name, beta2 in (("embed", plan.setting.adam_beta2), ("embed-beta2-0.999", 0.999)):
         for cell in lab.trainings(direction, seed, name):
-            if cell in lab.cells.cells and lab.cells.record(cell) is not None:
-                shift, result = RowShift.load(lab.cells.place(cell)), lab.cells.result(cell)
+            if (result := lab.cells.known(cell)) is not None:
+                shift = RowShift.load(lab.cells.place(cell))
                 rows.append([f"{result['rate']:g}", f"{beta2:g}", f"{result['dev_bleu']:.1f}",
                              f"{int(shift.changed.sum()):,}",
                              *(f"{len(shift.passing(alpha)):,}" for alpha in plan.setting.alphas),
@@ -75,10 +75,7 @@ def knob_section(plan: Plan, folder: Path) -> str:
 
 def _measured(lab: Laboratory, direction: str, seed: int) -> tuple[RowShift, Counts] | None:
     counted = counts_cell(direction, seed)
-    names = [name for name in lab.trainings(direction, seed, "embed") if name in lab.cells.cells]
-    if not names or any(lab.cells.record(name) is None for name in names):
-        return None
-    if counted not in lab.cells.cells or lab.cells.record(counted) is None:
+    if any(lab.cells.known(name) is None for name in (counted, *lab.trainings(direction, seed, "embed"))):
         return None
     folder = lab.folder(direction, seed, "embed")
     assert (folder / FILE).is_file()

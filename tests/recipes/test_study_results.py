@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from pyarrow import parquet
 from replication.figures_main import Scored, Sized, bytes_picture, score_picture
-from replication.page_certificate import Point, alike, certificate_limits, crossed
-from replication.page_main import PICTURE, against_all, frozen_section, score_section
+from replication.paired import score_interval
 from replication.parquet import write_parquet
 from replication.parts import plan_study
 from replication.plan import Plan
-from replication.results import score_interval
 from replication.section_certificate import certify
+from replication.section_certificate_limits import Point, alike, certificate_limits, crossed
 from replication.section_main import main_tables, stopping_table, tries_table
+from replication.section_scores import PICTURE, against_all, frozen_section, score_section
 from replication.setting import Setting
 from safetensors.numpy import save_file
 from scipy.stats import beta

@@ -5,11 +5,10 @@ from pathlib import Path
 from ks_lottery.checkpoints.writer import atomic_file
 from ks_lottery.ticket.markdown import MISSING, table
 from replication.figures_main import Scored, score_picture
-from replication.means import Means, shown, spread
-from replication.page_short import LEAST_GAIN, capital, differences, verdict
-from replication.paired import Paired, paired_difference
+from replication.means import LEAST_GAIN, Means, shown, spread
+from replication.page_short import capital, differences, verdict
+from replication.paired import Paired, paired_difference, score_interval
 from replication.plan import Plan
-from replication.results import score_interval
 
 PICTURE = "scores.png"
 FROZEN = "all-others"
