@@ -13,6 +13,14 @@ from replication.setting import Setting
 
 RESULTS = Path("results") / "study"
 COMMAND = "python recipes/study.py --tatoeba DIR"
+_EMBEDDED = """The embedded LLaMA (`recipes/pocket/model`, 3.3 M parameters, 4,096 token rows of 192 numbers), which saw
+these languages in pretraining but no instruction."""
+_OF_EMBEDDED = """\
+- **One small model.** Row length 192 gives the test little power: the paper's rows have 4,096 numbers. No GPU was at
+  hand; `python recipes/pretrain_pocket.py --size base` makes a larger base model, and `--model` studies it.
+- **A base model that follows no instruction.** The paper's base translates and then goes on; this one hardly begins.
+  What tuning teaches here is mostly to translate on this prompt, there mostly to stop.
+"""
 Section = Callable[[Plan, Path], str]
 
 
@@ -67,14 +75,14 @@ def _head(plan: Plan) -> str:
     commits = sorted({record["commit"][:12] for record in done})
     state = "" if len(done) == len(cells.cells) else f" **{len(cells.cells) - len(done)} cells are still missing.**"
     languages = ", ".join(setting.full_directions)
+    base = f"The base model is `{setting.model}`." if setting.model else _EMBEDDED
     return f"""# Is the ticket winning?
 
 KS-Lottery (Yuan et al., NAACL 2025) says that tuning 18 token rows of a 7-billion-parameter model matches full
 fine-tuning. This page asks the same of a small model that was really pretrained, with every control that could explain
 the result otherwise. All sentences with numbers are computed from the run; nothing here was written by hand after it.
 
-**Setting.** The embedded LLaMA (`recipes/pocket/model`, 3.3 M parameters, 4,096 token rows of 192 numbers), which saw
-these languages in pretraining but no instruction. Tatoeba from English to {languages}, split by connected component of
+**Setting.** {base} Tatoeba from English to {languages}, split by connected component of
 the graph of sentence pairs, so that no test sentence occurs on either side of a training pair. {setting.train_pairs:,}
 training pairs, {setting.epochs} epoch, batch {setting.batch_size}; {setting.dev_sentences} development and
 {setting.test_sentences:,} test sentences a direction; {len(setting.seeds)} replicates, each with training pairs, order
@@ -93,13 +101,10 @@ comes from.
 
 
 def _limits(setting: Setting) -> str:
+    """What to doubt; of the embedded model also what is known of it."""
     return f"""## What this does not show
 
-- **One small model.** Row length 192 gives the test little power: the paper's rows have 4,096 numbers. No GPU was at
-  hand; `python recipes/pretrain_pocket.py --size base` makes a larger base model, and `--model` studies it.
-- **A base model that follows no instruction.** The paper's base translates and then goes on; this one hardly begins.
-  What tuning teaches here is mostly to translate on this prompt, there mostly to stop.
-- **Short sentences**, at most 8 English words, of the most frequent words.
+{"" if setting.model else _OF_EMBEDDED}- **Short sentences**, at most 8 English words, of the most frequent words.
 - **A bootstrap interval is not a replicate.** {len(setting.seeds)} replicates bound what luck of training can do only
   roughly.
 - **p is no error rate.** Rows before and after are paired, and the numbers of a row are no independent draws; wherever

@@ -96,6 +96,18 @@ def test_the_page_is_written_and_the_tables_go_between_their_marks(tmp_path: Pat
     assert short(plan.lab, {name: method.title for name, method in plan.methods.items()}) == ""
 
 
+def test_what_is_known_of_the_embedded_model_is_said_of_it_alone(tmp_path: Path) -> None:
+    embedded = plan_of(tmp_path / "embedded")
+    text = render(embedded, tmp_path / "one", ()).read_text(encoding="utf-8")
+    assert "The embedded LLaMA" in text
+    assert "One small model" in text
+    other = plan_of(tmp_path / "other", model="runs/pretrain-base/latest")
+    text = render(other, tmp_path / "two", ()).read_text(encoding="utf-8")
+    assert "The base model is `runs/pretrain-base/latest`." in text
+    assert "embedded LLaMA" not in text
+    assert "One small model" not in text
+
+
 def test_a_file_without_marks_is_refused(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("<!-- study --> and no end", encoding="utf-8")
     with pytest.raises(DataError, match="has no <!-- study -->"):

@@ -13,7 +13,7 @@ from replication.plan import Plan
 from replication.setting import Setting
 
 
-def plan_of(folder: Path) -> Plan:
+def plan_of(folder: Path, model: str = "") -> Plan:
     kinds = ("full", "embed", "one_row", "few_rows", "many_rows", "others", "lora", "prefix", "heads", "norms")
     return plan_study(
         Setting(
@@ -23,6 +23,7 @@ def plan_of(folder: Path) -> Plan:
             tuned_on="de",
             rates=dict.fromkeys(kinds, (1e-3, 1e-2)),
             seeds=(0, 1),
+            model=model,
         ),
         folder,
     )
