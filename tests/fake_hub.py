@@ -10,75 +10,20 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 import yaml
 
+from tests.hub_trouble import Trouble, damaged
+from tests.hub_values import Refusal, Reply, Repository, Request
+
 USER = "tester"
 TOKEN = "hf_fake_token"
-
-
-@dataclass
-class Commit:
-    oid: str
-    message: str
-    files: dict[str, bytes]
-
-
-@dataclass
-class Repository:
-    private: bool
-    gated: bool = False
-    commits: list[Commit] = field(default_factory=list)
-    branches: dict[str, str] = field(default_factory=dict)
-
-    def commit(self, branch: str, files: dict[str, bytes], message: str) -> Commit:
-        content = [(path, hashlib.sha1(files[path]).hexdigest()) for path in sorted(files)]
-        oid = hashlib.sha1(f"{branch} {len(self.commits)} {message} {content}".encode()).hexdigest()
-        self.commits.append(Commit(oid, message, files))
-        self.branches[branch] = oid
-        return self.commits[-1]
-
-    def at(self, revision: str) -> Commit:
-        oid = self.branches.get(revision, revision)
-        for commit in self.commits:
-            if commit.oid == oid:
-                return commit
-        raise Refusal(404, "Invalid rev id", code="RevisionNotFound")
-
-
-@dataclass
-class Reply:
-    body: bytes = b""
-    status: int = 200
-    headers: dict[str, str] = field(default_factory=dict)
-
-
-class Refusal(Exception):
-    """An answer that is no success; `code` is the Hub's `X-Error-Code`."""
-
-    def __init__(self, status: int, message: str, code: str | None = None, commit: str | None = None) -> None:
-        headers = {"X-Error-Message": message, "Content-Type": "application/json"}
-        headers |= {"X-Error-Code": code} if code else {}
-        headers |= {"X-Repo-Commit": commit} if commit else {}
-        self.reply = Reply(json.dumps({"error": message}).encode(), status, headers)
-
-
-@dataclass
-class Request:
-    method: str
-    path: str
-    body: bytes
-    token: str | None
-
-    def json(self) -> Any:
-        return json.loads(self.body)
 
 
 class FakeHub:
@@ -90,6 +35,8 @@ class FakeHub:
         requests: (method, path) of every request so far.
         down: a status to answer everything with, such as 503.
         refuse_commits: a status to answer commits with, such as 400.
+        troubles: what goes wrong; the first that fits a request strikes.
+        waits: seconds that the client has waited between attempts; the fixture lets them pass at once.
     """
 
     def __init__(self) -> None:
@@ -97,6 +44,8 @@ class FakeHub:
         self.requests: list[tuple[str, str]] = []
         self.down: int | None = None
         self.refuse_commits: int | None = None
+        self.troubles: list[Trouble] = []
+        self.waits: list[float] = []
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self._server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
@@ -129,6 +78,18 @@ class FakeHub:
         self.requests.append((request.method, request.path))
         if self.down is not None:
             raise Refusal(self.down, "The Hub is down")
+        trouble = next((one for one in self.troubles if one.strikes(request.method, request.path)), None)
+        if trouble is not None and trouble.status is not None:
+            refusal = Refusal(trouble.status, "There is trouble")
+            refusal.reply.headers |= trouble.headers
+            raise refusal
+        reply = self._route(request)
+        if trouble is not None:
+            reply.drop = trouble.drop
+            reply.body = damaged(reply.body) if trouble.corrupt else reply.body
+        return reply
+
+    def _route(self, request: Request) -> Reply:
         if request.token not in (None, TOKEN):
             raise Refusal(401, "Invalid credentials in Authorization header")
         for methods, pattern, route in _ROUTES:
@@ -161,7 +122,8 @@ def _whoami(hub: FakeHub, request: Request) -> Reply:
 
 
 def _validate_yaml(hub: FakeHub, request: Request) -> Reply:
-    header = yaml.safe_load(request.json()["content"].split("---")[1])
+    content = request.json()["content"]
+    header = yaml.safe_load(content.split("---")[1]) if content.startswith("---") else {}
     bases = header.get("base_model", [])
     wrong = [b for b in ([bases] if isinstance(bases, str) else bases) if not re.fullmatch(r"[\w-][\w./-]*", b)]
     errors = [{"message": f'"base_model" with value "{base}" is not valid. Use a model id.'} for base in wrong]
@@ -234,7 +196,44 @@ def _paths_info(hub: FakeHub, request: Request, repo: str, revision: str) -> Rep
 
 
 def _entry(path: str, content: bytes) -> dict[str, Any]:
-    return {"type": "file", "path": path, "size": len(content), "oid": hashlib.sha1(content).hexdigest()}
+    """A file as listings show it; safetensors are stored apart, and known by their SHA-256."""
+    entry = {"type": "file", "path": path, "size": len(content), "oid": _git_hash(content)}
+    if path.endswith(".safetensors"):
+        entry["lfs"] = {"oid": hashlib.sha256(content).hexdigest(), "size": len(content), "pointerSize": 134}
+    return entry
+
+
+def _git_hash(content: bytes) -> str:
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+
+def _list(hub: FakeHub, request: Request) -> Reply:
+    """Models whose tags, those that the Hub adds included, hold all filters of the query."""
+    wanted = set(request.query.get("filter", []))
+    found = []
+    for repo, repository in hub.repositories.items():
+        if repository.private and request.token is None:
+            continue
+        tags, library = _tags(repository.at("main").files)
+        if wanted <= set(tags):
+            found.append(
+                {
+                    "id": repo, "tags": tags, "library_name": library, "private": repository.private, "likes": 1,
+                    "downloads": len(repository.commits), "lastModified": "2026-05-31T12:00:00.000Z",
+                }
+            )  # fmt: skip
+    found.sort(key=lambda one: -int(one["downloads"]))
+    return _json(found[: int(request.query.get("limit", ["1000"])[0])])
+
+
+def _tags(files: dict[str, bytes]) -> tuple[list[str], str | None]:
+    card = files.get("README.md", b"").decode()
+    header = yaml.safe_load(card.split("---")[1]) if card.startswith("---") else None
+    if not header:
+        return [], None
+    base, relation = header.get("base_model"), header.get("base_model_relation")
+    added = [f"base_model:{base}", *([f"base_model:{relation}:{base}"] if relation else [])] if base else []
+    return [*header.get("tags", []), *added], header.get("library_name")
 
 
 def _resolve(hub: FakeHub, request: Request, repo: str, revision: str, path: str) -> Reply:
@@ -245,7 +244,9 @@ def _resolve(hub: FakeHub, request: Request, repo: str, revision: str, path: str
     if path not in commit.files:
         raise Refusal(404, "Entry not found", code="EntryNotFound", commit=commit.oid)
     content = commit.files[path]
-    return Reply(content, headers={"ETag": f'"{hashlib.sha1(content).hexdigest()}"', "X-Repo-Commit": commit.oid})
+    entry = _entry(path, content)
+    etag = entry["lfs"]["oid"] if "lfs" in entry else entry["oid"]
+    return Reply(content, headers={"ETag": f'"{etag}"', "X-Repo-Commit": commit.oid, "Accept-Ranges": "bytes"})
 
 
 _REPO = r"(?P<repo>[^/]+/[^/]+)"
@@ -260,9 +261,21 @@ _ROUTES: list[tuple[str, str, Callable[..., Reply]]] = [
     ("POST", rf"{_MODEL}/paths-info/(?P<revision>.+)", _paths_info),
     ("GET", rf"{_MODEL}/tree/(?P<revision>[^/]+)(?:/(?P<folder>.*))?", _tree),
     ("GET", rf"{_MODEL}/revision/(?P<revision>.+)", _info),
+    ("GET", r"/api/models", _list),
     ("GET", _MODEL, _info),
     ("GET HEAD", rf"/{_REPO}/resolve/(?P<revision>[^/]+)/(?P<path>.+)", _resolve),
 ]
+
+
+def _ranged(reply: Reply, wanted: str | None) -> Reply:
+    """The part of a file that a client asks for."""
+    match = re.fullmatch(r"bytes=(\d+)-(\d*)", wanted or "")
+    if match is None or "Accept-Ranges" not in reply.headers:
+        return reply
+    total, first = len(reply.body), int(match[1])
+    last = min(int(match[2] or total), total - 1)
+    headers = {**reply.headers, "Content-Range": f"bytes {first}-{last}/{total}"}
+    return Reply(reply.body[first : last + 1], 206, headers, reply.drop)
 
 
 def _handler(hub: FakeHub) -> type[BaseHTTPRequestHandler]:
@@ -272,9 +285,10 @@ def _handler(hub: FakeHub) -> type[BaseHTTPRequestHandler]:
         def answer(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             token = (self.headers.get("Authorization") or "").removeprefix("Bearer ") or None
-            request = Request(self.command, unquote(urlsplit(self.path).path), body, token)
+            address = urlsplit(self.path)
+            request = Request(self.command, unquote(address.path), body, token, parse_qs(address.query))
             try:
-                reply = hub.answer(request)
+                reply = _ranged(hub.answer(request), self.headers.get("Range"))
             except Refusal as refusal:
                 reply = refusal.reply
             self.send_response(reply.status)
@@ -282,7 +296,10 @@ def _handler(hub: FakeHub) -> type[BaseHTTPRequestHandler]:
                 self.send_header(name, value)
             self.end_headers()
             if self.command != "HEAD":
-                self.wfile.write(reply.body)
+                self.wfile.write(reply.body[: len(reply.body) // 2] if reply.drop else reply.body)
+            if reply.drop:
+                self.wfile.flush()
+                self.close_connection = True
 
         def log_message(self, format: str, *args: object) -> None:
             """Stay quiet."""
@@ -301,8 +318,10 @@ def fake_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHu
     between attempts take no time.
     """
     import huggingface_hub
-    from huggingface_hub import constants, hf_api
+    from huggingface_hub import constants, file_download, hf_api
     from huggingface_hub.utils import _http
+
+    from ks_lottery.checkpoints import hub_patience
 
     hub = FakeHub()
     settings = {
@@ -317,7 +336,8 @@ def fake_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHu
     for name, value in settings.items():
         monkeypatch.setattr(constants, name, value)
     monkeypatch.setattr(hf_api.api, "endpoint", hub.url)
-    monkeypatch.setattr(_http, "time", SimpleNamespace(**vars(time) | {"sleep": lambda seconds: None}))
+    for module in (_http, file_download, hub_patience):
+        monkeypatch.setattr(module, "time", SimpleNamespace(**vars(time) | {"sleep": hub.waits.append}))
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     yield hub
     huggingface_hub.close_session()

@@ -92,7 +92,7 @@ def require_fit(ticket: Ticket, model: nn.Module, check_base: bool) -> None:
             ties its embeddings otherwise.
         TicketError: if the model is another base model.
     """
-    _require_update(ticket)
+    require_update(ticket)
     base = model.get_base_model() if isinstance(model, PeftModel) else model
     if not hasattr(base, "get_input_embeddings"):
         raise AdapterError(f"{type(base).__name__} is no transformers model; a ticket needs one.")
@@ -111,7 +111,12 @@ class _UnwrappedModel(ModelCheckpoint):
         self._parameters = get_base_model_state_dict(model)
 
 
-def _require_update(ticket: Ticket) -> None:
+def require_update(ticket: Ticket) -> None:
+    """Check that what a ticket does not select keeps its pretrained value, and that it selects some and not all rows.
+
+    Raises:
+        AdapterError: if it is a weight ticket, or selects every token row.
+    """
     if ticket.kind != "update":
         raise AdapterError(
             f"The ticket is a {ticket.kind!r} ticket (found by {ticket.provenance.method!r}): what it does not select "
@@ -131,7 +136,19 @@ def _require_parameters(ticket: Ticket, checkpoint: ModelCheckpoint) -> None:
             if len(selection):
                 index = slab.indices(selection.indices)
                 _require_same_shape(slab, int(index.max()), ticket, checkpoint)
-                _require_slab(slab, index, ticket.base.shapes[slab.parameter])
+    require_slabs(ticket)
+
+
+def require_slabs(ticket: Ticket) -> None:
+    """Check that what a ticket selects are rows, columns or single values of vectors and matrices.
+
+    Raises:
+        AdapterError: if it selects parts of fused experts, or its groups do not describe the parameters.
+    """
+    for selection in ticket.selections.values():
+        for slab in selection.group.slabs:
+            if len(selection):
+                _require_slab(slab, slab.indices(selection.indices), ticket.base.shapes[slab.parameter])
 
 
 def _require_same_shape(slab: Slab, last: int, ticket: Ticket, checkpoint: ModelCheckpoint) -> None:

@@ -51,15 +51,25 @@ def transfer_ticket(
     require_fit(ticket, model, check_base)
     source = open_checkpoint(after)
     parts = chosen_parts(ticket)
-    _require_same_ends(source, ticket)
-    for part in parts:
-        _require_same(source, part.parameter, ticket)
+    require_after(source, ticket)
     parameters = dict(model.named_parameters())
     with torch.no_grad():
         for part in parts:
             values = read_chosen(source, part)
             write_part(parameters[part.parameter], part.dim, torch.from_numpy(part.index), values)
     return model
+
+
+def require_after(after: Checkpoint, ticket: Ticket) -> None:
+    """Check that a checkpoint has the weights that a ticket chooses.
+
+    Raises:
+        AdapterError: if it ties its embeddings otherwise than the ticket's base model, lacks a parameter, or has it
+            in another shape.
+    """
+    _require_same_ends(after, ticket)
+    for parameter in dict.fromkeys(part.parameter for part in chosen_parts(ticket)):
+        _require_same(after, parameter, ticket)
 
 
 def read_chosen(checkpoint: Checkpoint, part: ChosenPart) -> Tensor:

@@ -1,6 +1,7 @@
 """Opening checkpoints: a live model, a folder of safetensors, or a Hub repository, behind one small interface."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
@@ -94,12 +95,7 @@ class FolderCheckpoint(Checkpoint):
 
     def _locate(self) -> dict[str, tuple[str, str]]:
         """Live parameter name to (file, stored name)."""
-        if (self.folder / _INDEX).is_file():
-            weight_map = self._read_index()
-        elif (self.folder / _WEIGHTS).is_file():
-            weight_map = dict.fromkeys(self._open(_WEIGHTS).entries, _WEIGHTS)
-        else:
-            raise CheckpointError(self._no_weights())
+        weight_map = self._weight_map()
         places: dict[str, tuple[str, str]] = {}
         for stored, live in sorted(live_names(self.model_type, weight_map).items()):
             if live in places:
@@ -112,6 +108,14 @@ class FolderCheckpoint(Checkpoint):
             known = self.model_type in architectures()
             places.pop(architecture(self.model_type).output_head if known else "lm_head.weight", None)
         return places
+
+    def _weight_map(self) -> Mapping[str, str]:
+        """Stored name to file."""
+        if (self.folder / _INDEX).is_file():
+            return self._read_index()
+        if (self.folder / _WEIGHTS).is_file():
+            return dict.fromkeys(self._open(_WEIGHTS).entries, _WEIGHTS)
+        raise CheckpointError(self._no_weights())
 
     def _read_index(self) -> dict[str, str]:
         """Stored name to file, by the index of a sharded checkpoint."""
@@ -209,16 +213,26 @@ def open_checkpoint(source: "str | os.PathLike[str] | torch.nn.Module | Checkpoi
         return source
     if not isinstance(source, str | os.PathLike):
         return ModelCheckpoint(source)
+    place = hub_place(source)
+    return FolderCheckpoint(source) if place is None else HubCheckpoint(*place)
+
+
+def hub_place(source: str | os.PathLike[str]) -> tuple[str, str | None] | None:
+    """What a text means: Hub id and revision ("user/model@revision"), or None for a folder.
+
+    Raises:
+        CheckpointError: if it is no folder and can be no Hub id.
+    """
     path = Path(source)
     if path.is_dir():
-        return FolderCheckpoint(path)
+        return None
     text = os.fspath(source)
     if path.exists() or path.is_absolute() or text.startswith((".", "~")) or text.count("/") > 1:
         raise CheckpointError(
             f"{text!r} is not a folder. Give a folder that save_pretrained wrote, or a Hub id such as 'user/model'."
         )
     repo_id, _, revision = text.partition("@")
-    return HubCheckpoint(repo_id, revision or None)
+    return repo_id, revision or None
 
 
 def _is_weights_inside(file: Any) -> bool:

@@ -36,7 +36,8 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
 def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary folder beside `path`; on success it takes the place of `path`.
 
-    An older folder at `path` is replaced as a whole, so files of two runs never mix.
+    An older folder at `path` is replaced as a whole, so files of two runs never mix. It is moved aside first and
+    removed last: whatever happens in between (Ctrl-C, a full disk), one of the two is there, whole.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -47,9 +48,7 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
             if file.is_file():
                 _sync(file)
         temporary.chmod(0o777 & ~_umask())
-        if target.exists():
-            shutil.rmtree(target)
-        temporary.replace(target)
+        _take_the_place(temporary, target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -58,6 +57,24 @@ def write_json(path: str | os.PathLike[str], value: object) -> None:
     """Write `value` as readable JSON with sorted keys, atomically."""
     with atomic_file(path) as temporary:
         temporary.write_text(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _take_the_place(new: Path, target: Path) -> None:
+    """Rename a folder to `target`; an older one there is removed afterwards, or put back if that fails."""
+    if not target.is_dir():
+        new.replace(target)  # a file there is an error
+        return
+    aside = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".old"))
+    try:
+        target.replace(aside / target.name)
+        new.replace(target)
+    except BaseException:
+        if not target.exists() and (aside / target.name).exists():
+            (aside / target.name).replace(target)
+        raise
+    finally:
+        if target.exists():
+            shutil.rmtree(aside, ignore_errors=True)
 
 
 def _sync(path: Path) -> None:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ks_lottery.cli.completion import finder_names
 from ks_lottery.cli.method import usage_errors
-from ks_lottery.cli.screen import console, print_error, print_json
+from ks_lottery.cli.screen import AsJson, console, only_json, print_error, print_json
 
 if TYPE_CHECKING:
     from ks_lottery.evaluation.planted import PlantedBench, PlantedRow
@@ -19,9 +20,10 @@ if TYPE_CHECKING:
 Out = Annotated[str, typer.Option("--out", metavar="DIR", help="Folder of the benchmark; a rerun continues there.")]
 Quick = Annotated[bool, typer.Option("--quick", help="One small case with short trainings, to see how it works.")]
 CaseNames = Annotated[list[str] | None, typer.Option("--case", help="Case; repeatable. Default: all.")]
-FinderNames = Annotated[list[str] | None, typer.Option("--finder", help="Finder; repeatable. Default: all.")]
+FinderNames = Annotated[
+    list[str] | None, typer.Option("--finder", help="Finder; repeatable. Default: all.", autocompletion=finder_names)
+]
 Seeds = Annotated[int, typer.Option("--seeds", metavar="N", help="How often each case is planted anew.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the rows as JSON.")]
 Workers = Annotated[int | None, typer.Option("--workers", help="Processes. Default: one per GPU, or per core.")]
 ShardOption = Annotated[
     str | None, typer.Option("--shard", metavar="I/N", help="Make only the rows whose number is I modulo N.")
@@ -57,7 +59,8 @@ def bench_planted(
         _require_positive(workers)
     again = _arguments(out, quick, case, finder, seeds)
     if count == 1:
-        rows = bench.run(place or (0, 1))
+        with only_json(json):
+            rows = bench.run(place or (0, 1))
     else:
         silent = ["--json"] if json else []
         side_by_side.run_workers(side_by_side.this_program(["bench-planted", *again, *silent]), count)

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ks_lottery.cli.method import usage_errors
+from ks_lottery.cli.screen import AsJson, only_json, print_json
+from ks_lottery.errors import OptionError
 
 if TYPE_CHECKING:
     from ks_lottery.evaluation.compare import Comparison
@@ -36,6 +38,7 @@ def compare(
     workers: Workers = None,
     slurm: Slurm = None,
     ray: Ray = None,
+    as_json: AsJson = False,
 ) -> None:
     """Compare finders of tickets on the same base weights, data order and number of trained weights, with controls.
 
@@ -51,18 +54,21 @@ def compare(
     # PEFT asks for an attribute that transformers is going to rename, once per adapter.
     warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
     with usage_errors():
+        if as_json and slurm is not None:
+            raise OptionError(f"--json with --slurm {slurm}: a job script is no JSON. Leave one of them out.")
         place = side_by_side.parse_shard(shard) if shard else side_by_side.shard_of_launcher(os.environ)
         _require_one(place, workers, slurm, ray)
         if place or workers == 1:
             side_by_side.keep_one_gpu(os.environ)
         plan = read_plan(config)
-    command = side_by_side.this_program([*_subcommand(), config, "--out", out])
+    quiet = ["--json"] if as_json else []
+    command = side_by_side.this_program([*_subcommand(), config, "--out", out, *quiet])
     if slurm is not None:
         typer.echo(side_by_side.job_array(command, slurm), nl=False)
         return
     from ks_lottery.evaluation.compare import Comparison
 
-    with usage_errors():
+    with usage_errors(), only_json(as_json):
         comparison = Comparison(plan, Path(out), place or (0, 1))
         count = 1 if place else ray or workers or min(side_by_side.default_workers(), len(comparison.cells))
         if ray is None and count == 1:
@@ -70,14 +76,17 @@ def compare(
         elif not comparison.is_complete(failed_are_done=False):
             comparison.require_fit()
             (side_by_side.run_workers if ray is None else side_by_side.run_with_ray)(command, count)
-    if side_by_side.PARENT not in os.environ:  # who started the workers writes the report
-        write_report(comparison, _shown([config, "--out", out]))
+    if side_by_side.PARENT in os.environ:
+        return  # who started the workers writes the report
+    with only_json(as_json):
+        page = write_report(comparison, _shown([config, "--out", out]))
+    if as_json:
+        records = [record.to_dict() for record in comparison.records()]
+        print_json({"report": None if page is None else str(page), "records": records})
 
 
 def _require_one(place: tuple[int, int] | None, workers: int | None, slurm: int | None, ray: int | None) -> None:
     """Check that at most one way to share the work out was chosen."""
-    from ks_lottery.errors import OptionError
-
     counts = {"--workers": workers, "--slurm": slurm, "--ray": ray}
     for name, count in counts.items():
         if count is not None and count < 1:

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from ks_lottery.cli.completion import unit_names
 from ks_lottery.cli.method import (
     After,
     AlphaLevel,
@@ -20,7 +21,7 @@ from ks_lottery.cli.method import (
     resolve_selector,
     usage_errors,
 )
-from ks_lottery.cli.screen import PAIRED, console, print_json, progress_bar
+from ks_lottery.cli.screen import PAIRED, AsJson, console, print_json, progress_bar
 from ks_lottery.cli.show import Order, show_differences, show_ticket
 from ks_lottery.errors import OptionError
 
@@ -31,7 +32,10 @@ Scope = Annotated[
     ),
 ]
 UnitsName = Annotated[
-    str | None, typer.Option("--units", help="Compare every unit of this kind too: token_rows, matrix_rows.")
+    str | None,
+    typer.Option(
+        "--units", help="Compare every unit of this kind too: token_rows, matrix_rows.", autocompletion=unit_names
+    ),
 ]
 TableFile = Annotated[
     str | None,
@@ -57,7 +61,7 @@ def diff(
     density: Share = None,
     out: OutFolder = None,
     table: TableFile = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON instead.")] = False,
+    as_json: AsJson = False,
     jobs: Annotated[
         int | None, typer.Option("--jobs", min=1, help="Threads. Default: one per processor, at most 8.")
     ] = None,

@@ -1,12 +1,14 @@
 """`ks-lottery export`: a trained ticket, or the model that a weight ticket leaves, for people without this library."""
 
 import json
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
+from ks_lottery.cli.completion import carrier_names
 from ks_lottery.cli.method import usage_errors
-from ks_lottery.cli.screen import console, percent
+from ks_lottery.cli.screen import AsJson, announced_bar, console, only_json, percent, print_json
 from ks_lottery.errors import OptionError, TicketError
 
 Exported = Annotated[
@@ -21,6 +23,7 @@ CarrierName = Annotated[
         "--to",
         help="auto, trainable-tokens, lora, lora-embedding, supertuning or shira, which are adapters for plain PEFT, "
         "or merged, a whole model.",
+        autocompletion=carrier_names,
     ),
 ]
 OutFolder = Annotated[str, typer.Option("--out", metavar="DIR", help="Where to; an older folder there is replaced.")]
@@ -39,7 +42,12 @@ Shrink = Annotated[
 
 
 def export(
-    adapter: Exported, out: OutFolder, to: CarrierName = "auto", base_model: BaseModel = None, shrink: Shrink = False
+    adapter: Exported,
+    out: OutFolder,
+    to: CarrierName = "auto",
+    base_model: BaseModel = None,
+    shrink: Shrink = False,
+    as_json: AsJson = False,
 ) -> None:
     """Write a saved adapter in a form that loads where this library is not installed.
 
@@ -56,7 +64,7 @@ def export(
     Example: ks-lottery export adapter --to merged --out merged-model
     """
     if shrink:
-        _shrink(adapter, out, to, base_model)
+        _shrink(adapter, out, to, base_model, as_json)
         return
     with usage_errors():
         from ks_lottery.adapter.export.carrier import CARRIERS
@@ -66,16 +74,21 @@ def export(
             CARRIERS.get(carrier)
     from ks_lottery.adapter.export.exporter import export_ticket
 
-    folder = export_ticket(adapter, out, to=carrier, base_model=base_model)
+    with only_json(as_json), announced_bar("Merging") as progress:
+        folder = export_ticket(adapter, out, to=carrier, base_model=base_model, progress=progress)
     files = [path for path in folder.rglob("*") if path.is_file()]
     config = folder / "adapter_config.json"
     kind = json.loads(config.read_text(encoding="utf-8"))["peft_type"] if config.is_file() else None
     what = "the merged model" if kind is None else f"a {kind} adapter for plain PEFT"
     size = sum(path.stat().st_size for path in files)
+    if as_json:
+        names = sorted(path.relative_to(folder).as_posix() for path in files)
+        print_json({"folder": out, "type": kind or "model", "files": names, "bytes": size})
+        return
     console().print(f"Wrote {what} in {out}: {len(files)} files, {size:,} bytes.", soft_wrap=True, markup=False)
 
 
-def _shrink(ticket_folder: str, out: str, to: str, base_model: str | None) -> None:
+def _shrink(ticket_folder: str, out: str, to: str, base_model: str | None, as_json: bool) -> None:
     from ks_lottery.ticket.ticket import Ticket
 
     with usage_errors():
@@ -89,7 +102,12 @@ def _shrink(ticket_folder: str, out: str, to: str, base_model: str | None) -> No
         raise TicketError(f"The ticket in {ticket_folder!r} does not say what its base model is. Give --base-model.")
     from ks_lottery.adapter.shrink import shrink_checkpoint
 
-    shrunk = shrink_checkpoint(str(source), ticket, out)
+    with only_json(as_json):
+        shrunk = shrink_checkpoint(str(source), ticket, out)
+    if as_json:
+        summary = {name: value for name, value in asdict(shrunk).items() if name != "folder"}
+        print_json({"folder": out, "type": "smaller model", **summary})
+        return
     share = percent(shrunk.num_parameters / shrunk.num_parameters_before)
     changes = ", ".join(f"{key} {before} -> {after}" for key, (before, after) in shrunk.config.items())
     console().print(

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from ks_lottery.cli.completion import unit_names
 from ks_lottery.cli.method import (
     AlphaLevel,
     Before,
@@ -18,7 +19,7 @@ from ks_lottery.cli.method import (
     resolve_selector,
     usage_errors,
 )
-from ks_lottery.cli.screen import PAIRED, console, print_json
+from ks_lottery.cli.screen import PAIRED, AsJson, console, only_json, print_json
 from ks_lottery.cli.show import show_ticket
 
 After = Annotated[
@@ -42,7 +43,9 @@ RunsFolder = Annotated[
 def find(
     before: Before,
     after: After = None,
-    units: Annotated[str, typer.Option("--units", help="What is selected whole.")] = "token_rows",
+    units: Annotated[
+        str, typer.Option("--units", help="What is selected whole.", autocompletion=unit_names)
+    ] = "token_rows",
     finder: FinderName = None,
     option: MethodOptions = None,
     alpha: AlphaLevel = None,
@@ -52,7 +55,7 @@ def find(
     task: TaskOption = None,
     runs: RunsFolder = "runs/find",
     out: OutFolder = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the ticket as JSON instead.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Find the units that matter, and save them as a ticket.
 
@@ -78,13 +81,14 @@ def find(
         method, share = resolve_density(method, density, option)
         selector = resolve_selector(alpha, correction, top_k, share if alpha is None and top_k is None else density)
         require_sides(method, after, task)
-    tuned = None if after is None else open_checkpoint(after)
-    if task is None:
-        summary = found_ticket((open_checkpoint(before), tuned), kind, method, selector, out)
-    else:
-        with usage_errors():
-            base, evidence = task_evidence(before, tuned, method, kind, task, runs)
-        summary = found_ticket((base, None), kind, method, selector, out, evidence)
+    with only_json(as_json):
+        tuned = None if after is None else open_checkpoint(after)
+        if task is None:
+            summary = found_ticket((open_checkpoint(before), tuned), kind, method, selector, out)
+        else:
+            with usage_errors():
+                base, evidence = task_evidence(before, tuned, method, kind, task, runs)
+            summary = found_ticket((base, None), kind, method, selector, out, evidence)
     if as_json:
         print_json(summary)
         return

@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperCommand
 from typing_extensions import override
 
+from ks_lottery.cli.completion import correction_names, finder_names
 from ks_lottery.cli.screen import print_error
 from ks_lottery.errors import OptionError, UnknownNameError
 
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
 
 Before = Annotated[str, typer.Argument(help="Folder or Hub id (user/model, user/model@revision) of the model before.")]
 After = Annotated[str, typer.Argument(help="The same model after training.")]
-FinderName = Annotated[str | None, typer.Option("--finder", help="How units are scored. Default: ks.")]
+FinderName = Annotated[
+    str | None, typer.Option("--finder", help="How units are scored. Default: ks.", autocompletion=finder_names)
+]
 MethodOptions = Annotated[
     list[str] | None,
     typer.Option(
@@ -36,7 +39,12 @@ AlphaLevel = Annotated[
     typer.Option("--alpha", help="Select units with p below this; codes a size of shift. Default: 0.05, the paper's."),
 ]
 Correction = Annotated[
-    str | None, typer.Option("--correction", help="none (default, the paper), bonferroni, holm or bh; with --alpha.")
+    str | None,
+    typer.Option(
+        "--correction",
+        help="none (default, the paper), bonferroni, holm or bh; with --alpha.",
+        autocompletion=correction_names,
+    ),
 ]
 TopCount = Annotated[int | None, typer.Option("--top-k", help="Select so many units with the largest scores.")]
 Share = Annotated[float | None, typer.Option("--density", help="Select this share of the units, between 0 and 1.")]

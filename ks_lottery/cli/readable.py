@@ -45,6 +45,40 @@ def token_table(checkpoints: Sequence[Checkpoint]) -> TokenTable | None:
     return None
 
 
+def tokens_of(source: str, revision: str | None = None, cached_only: bool = False) -> TokenTable | None:
+    """The tokenizer of a model's folder or Hub repository, or None if it has no `tokenizer.json`.
+
+    Args:
+        source: folder, or Hub id ("user/model").
+        revision: branch, tag or commit of a repository.
+        cached_only: look for a repository's tokenizer on this machine alone.
+
+    Raises:
+        HubError: if the Hub has to be asked and cannot be.
+    """
+    file: Path | None = Path(source) / _TOKENIZER
+    if not Path(source).is_dir():
+        file = _cached(source, revision) if cached_only else _downloaded(source, revision)
+    return FileTokens(file) if file is not None and file.is_file() else None
+
+
+def _cached(repo_id: str, revision: str | None) -> Path | None:
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        found = try_to_load_from_cache(repo_id, _TOKENIZER, revision=revision)
+    except HFValidationError:  # a path of another machine, or a class name
+        return None
+    return Path(found) if isinstance(found, str) else None
+
+
+def _downloaded(repo_id: str, revision: str | None) -> Path | None:
+    from ks_lottery.checkpoints.download import download
+
+    return download(repo_id, _TOKENIZER, revision=revision, missing_ok=True)
+
+
 def _tokenizer_file(checkpoint: FolderCheckpoint) -> Path | None:
     from ks_lottery.checkpoints.download import download
     from ks_lottery.checkpoints.reader import HubCheckpoint

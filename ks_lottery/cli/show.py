@@ -1,6 +1,6 @@
 """Comparisons and tickets as tables on the screen."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -84,7 +84,19 @@ def show_ticket(summary: dict[str, Any], out: str | None) -> None:
         f"{percent(summary['density']['units'])} of their matrices and {percent(summary['density']['model'])} of the "
         f"model; fingerprint {summary['fingerprint'][:12]}."
     )
-    rows = summary["rows"]
+    show_rows(summary["rows"][:_ROWS_SHOWN], len(summary["rows"]))
+    if out is not None:
+        screen.print(f"Saved in {escape(out)}.", soft_wrap=True)
+
+
+def show_rows(rows: Sequence[Mapping[str, Any]], total: int) -> None:
+    """Print the first units of a ticket with all that is known of them.
+
+    Args:
+        rows: of `ticket_summary`, as many as are to be shown.
+        total: how many there are.
+    """
+    screen = console()
     titles = {"statistic": "D", "log10_p": "log10 p", "relative_shift": "relative shift", "score": "score"}
     named, known = (
         [name for name in names if any(row[name] is not None for row in rows)] for names in (["token"], titles)
@@ -92,14 +104,12 @@ def show_ticket(summary: dict[str, Any], out: str | None) -> None:
     table = Table(*named, "group", "unit", *(titles[name] for name in known), box=None, header_style="bold")
     for column in table.columns[len(named) + 1 :]:
         column.justify = "right"
-    for row in rows[:_ROWS_SHOWN]:
+    for row in rows:
         tokens = [MISSING if row[name] is None else escape(row[name]) for name in named]
         table.add_row(*tokens, escape(row["group"]), str(row["id"]), *(number(row[name]) for name in known))
     screen.print(table)
-    if len(rows) > _ROWS_SHOWN:
-        screen.print(f"... and {len(rows) - _ROWS_SHOWN:,} more.")
-    if out is not None:
-        screen.print(f"Saved in {escape(out)}.", soft_wrap=True)
+    if total > len(rows):
+        screen.print(f"... and {total - len(rows):,} more.")
 
 
 def _parameter_table(differences: "Sequence[TensorDifference]") -> Table:

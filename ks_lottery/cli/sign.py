@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from ks_lottery.cli.method import usage_errors
-from ks_lottery.cli.screen import console, print_json
+from ks_lottery.cli.screen import AsJson, console, print_json
 from ks_lottery.errors import OptionError
 from ks_lottery.ticket.ownership.worth import MARK_WORTH, SIGNATURE_WORTH
 from ks_lottery.ticket.store import ticket_file
@@ -47,7 +47,7 @@ def sign(
     mark_key: MarkKeyFile = None,
     block: Block = None,
     size: PatternSize = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print what was done as JSON instead.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Sign a ticket's file and, with --mark, its mask too.
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ks_lottery.cli.method import usage_errors
-from ks_lottery.cli.screen import console, percent, print_json
+from ks_lottery.cli.screen import AsJson, console, percent, print_json
 from ks_lottery.errors import OptionError, TicketError
 from ks_lottery.ticket.ownership.worth import MARK_WORTH, SIGNATURE_WORTH
 
@@ -41,7 +41,7 @@ def verify(
     mark_key: MarkKeyFile = None,
     level: Level = None,
     threshold: Threshold = 0.0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON instead.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Check a ticket's signature, and the mark in its mask if --mark-key is given.
 

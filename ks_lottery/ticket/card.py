@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ks_lottery._version import __version__
+from ks_lottery.checkpoints.redaction import redacted
 from ks_lottery.errors import OptionError
+from ks_lottery.ticket.certificate import certificates, in_words
 from ks_lottery.ticket.markdown import MISSING, code, number, percent, table
 from ks_lottery.ticket.summary import cut_by
 
@@ -16,8 +18,15 @@ if TYPE_CHECKING:
 _HUB_ID = re.compile(r"[A-Za-z0-9_][\w.-]*(/[\w.-]+)?", re.ASCII)
 _ROWS_SHOWN = 50
 _TUNED = "partial tuning"
-_OF_THE_TICKET = (_TUNED, "partial transfer")
 _PEFT = "from peft import PeftModel"
+PIPELINES = {
+    "AutoModelForCausalLM": "text-generation",
+    "AutoModelForSequenceClassification": "text-classification",
+    "AutoModelForTokenClassification": "token-classification",
+    "AutoModelForQuestionAnswering": "question-answering",
+}
+LIBRARY_TAG = "ks-lottery"
+"""Tag of every card, by which tickets are listed."""
 
 KS_LOTTERY = """@inproceedings{yuan-etal-2025-ks,
   title = "{KS}-Lottery: Finding Certified Lottery Tickets for Multilingual Transfer in Large Language Models",
@@ -42,6 +51,7 @@ def ticket_card(
     repo_id: str,
     *,
     results: Sequence[Mapping[str, Any]] = (),
+    run: str = _TUNED,
     adapter: bool = True,
     plain_subfolder: str | None = None,
     base_model: str | None = None,
@@ -56,8 +66,8 @@ def ticket_card(
     Args:
         summary: what `ticket_summary` gives.
         repo_id: where it will be, as the instructions for loading name it.
-        results: rows of a score table as JSON values (`Result.to_dict()`); the one called "partial tuning" is the
-            model's own.
+        results: rows of a score table as JSON values (`Result.to_dict()`).
+        run: name of the row that is the model's own.
         adapter: whether the repository also holds an adapter saved by PEFT, and not the ticket alone.
         plain_subfolder: folder of the repository with a form of the adapter that PEFT loads without this library.
         base_model: Hub id of the base model; the one the ticket was found on if None, left out if that is a local
@@ -70,7 +80,7 @@ def ticket_card(
         citation: paper of the finder, in words.
 
     Returns:
-        the card, metadata and text.
+        the card, metadata and text; access tokens, if a text holds any, are hidden.
 
     Raises:
         OptionError: if `base_model` is no Hub id, or `dataset` lacks its type or name.
@@ -80,26 +90,28 @@ def ticket_card(
     if base_model is not None and not _HUB_ID.fullmatch(base_model):
         raise OptionError(f"base_model={base_model!r} is not a Hub id. Use one such as 'user/name', or leave it out.")
     base = base_model or hub_base_model(summary["base"]["name"])
-    scores = _eval_results(results, dataset)
+    scores = _eval_results(results, dataset, run)
     data = ModelCardData(
         base_model=base,
+        base_model_relation="adapter" if base and adapter else None,
         library_name="peft" if adapter else "ks_lottery",
         language=language if language is None or isinstance(language, str) else list(language),
         license=license,
-        tags=["ks-lottery", "lottery-ticket", *(["peft"] if adapter else [])],
-        pipeline_tag="text-generation" if adapter and auto_class == "AutoModelForCausalLM" else None,
+        tags=[LIBRARY_TAG, "lottery-ticket", *(["peft"] if adapter else [])],
+        pipeline_tag=PIPELINES.get(auto_class) if adapter else None,
         model_name=repo_id.rpartition("/")[2] if scores else None,
         eval_results=scores or None,
     )
     parts = [_introduction(summary, repo_id, base), "## The ticket", _facts(summary, base), _rows(summary["rows"])]
     if results:
-        parts += ["## Scores", _scores(results), _HOW_TO_READ]
+        parts += ["## Scores", _scores(results, run)]
     parts += ["## How to load it", _with_library(repo_id, base, auto_class, adapter)]
     if plain_subfolder is not None:
         parts.append(_without_library(repo_id, base, auto_class, plain_subfolder))
-    parts += ["## What to doubt", "\n".join(f"- {caveat}" for caveat in [_ABOUT_P, *_certificates(results)])]
+    caveats = [_ABOUT_P, *(in_words(name, one) for name, one in certificates(results))]
+    parts += ["## What to doubt", "\n".join(f"- {caveat}" for caveat in caveats)]
     parts += ["## Licence", _licence(license, base), "## Citation", _citations(summary, citation)]
-    return ModelCard(f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(part for part in parts if part) + "\n")
+    return ModelCard(redacted(f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(part for part in parts if part) + "\n"))
 
 
 def hub_base_model(name: str) -> str | None:
@@ -152,11 +164,13 @@ def _rows(rows: Sequence[Mapping[str, Any]]) -> str:
     return table(header, lines) + (f"\n\n{hidden:,} more are in `ticket.safetensors`." if hidden else "")
 
 
-def _scores(results: Sequence[Mapping[str, Any]]) -> str:
+def _scores(results: Sequence[Mapping[str, Any]], run: str) -> str:
+    if any(row.get("accuracy") is not None for row in results):
+        return _label_scores(results, run)
     header = ["run", "trained weights", "BLEU, whole", "BLEU, first line", "chrF", "stops", "gain recovered"]
     lines = [
         [
-            f"**{row['name']}**" if row["name"] == _TUNED else row["name"],
+            _run_name(row, run),
             number(row.get("trainable"), 0),
             _with_interval(row, "bleu_whole"),
             _with_interval(row, "bleu_first_line"),
@@ -166,7 +180,27 @@ def _scores(results: Sequence[Mapping[str, Any]]) -> str:
         ]
         for row in results
     ]
+    return f"{table(header, lines)}\n\n{_HOW_TO_READ}"
+
+
+def _label_scores(results: Sequence[Mapping[str, Any]], run: str) -> str:
+    """The table of a classification, whose scores are shares of the test texts."""
+    header = ["run", "trained weights", "accuracy", "macro F1", "gain recovered"]
+    lines = [
+        [
+            _run_name(row, run),
+            number(row.get("trainable"), 0),
+            percent(row.get("accuracy"), 1),
+            percent(row.get("macro_f1"), 1),
+            percent(row.get("gain_recovered")),
+        ]
+        for row in results
+    ]
     return table(header, lines)
+
+
+def _run_name(row: Mapping[str, Any], run: str) -> str:
+    return f"**{row['name']}**" if row["name"] == run else str(row["name"])
 
 
 def _with_interval(row: Mapping[str, Any], metric: str) -> str:
@@ -218,23 +252,6 @@ def _python(base: str | None, auto_class: str, imports: Sequence[str], *lines: s
     return "\n".join(["```python", *code_lines, "```"])
 
 
-def _certificates(results: Sequence[Mapping[str, Any]]) -> list[str]:
-    found = []
-    for row in results:
-        if row["name"] not in _OF_THE_TICKET or not row.get("certificate"):
-            continue
-        agreement = row["certificate"]
-        by_sentence = agreement["sentence_lower_bound"]
-        also = "" if by_sentence is None else f", or {percent(by_sentence, 2)} by a bootstrap over sentences"
-        found.append(
-            f"Certificate: on {agreement['tokens']:,} held-out tokens, {row['name']} predicts the same next token as "
-            f"embed tuning in {percent(agreement['rate'], 2)}; with confidence {percent(1 - agreement['alpha'])} the "
-            f"true rate is at least {percent(agreement['lower_bound'], 2)} (Clopper-Pearson){also}. That is agreement "
-            "of predictions, not quality."
-        )
-    return found
-
-
 def _licence(license: str | None, base: str | None) -> str:
     own = "No licence is stated for the ticket" if license is None else f"The ticket is under {code(license)}"
     return f"{own}; the licence of {base or 'the base model'} applies to what is built with it."
@@ -246,31 +263,41 @@ def _citations(summary: Mapping[str, Any], citation: str | None) -> str:
     return words + "```bibtex\n" + "\n\n".join([*papers, LIBRARY]) + "\n```"
 
 
-def _eval_results(results: Sequence[Mapping[str, Any]], dataset: Mapping[str, str] | None) -> "list[EvalResult]":
+_TRANSLATION = {
+    "bleu_whole": ("bleu", "BLEU, whole continuation"),
+    "bleu_first_line": ("bleu", "BLEU, first line"),
+    "chrf_whole": ("chrf", "chrF, whole continuation"),
+    "chrf_first_line": ("chrf", "chrF, first line"),
+    "spbleu_whole": ("spbleu", "spBLEU, whole continuation"),
+}
+_CLASSIFICATION = {"accuracy": ("accuracy", "accuracy"), "macro_f1": ("f1", "macro F1")}
+_TASKS = {"translation": (_TRANSLATION, 2), "text-classification": (_CLASSIFICATION, 4)}
+"""Task to its scores (field, metric of the Hub, name), and the decimals that they are worth."""
+
+
+def _eval_results(
+    results: Sequence[Mapping[str, Any]], dataset: Mapping[str, str] | None, run: str
+) -> "list[EvalResult]":
+    """The model's own scores, as the Hub lists them."""
     from huggingface_hub import EvalResult
 
     if dataset is None:
         return []
     if not {"type", "name"} <= set(dataset):
         raise OptionError(f"dataset={dict(dataset)!r} must have a type (Hub id) and a name.")
-    own = next((row for row in results if row["name"] == _TUNED), {})
-    metrics = {
-        "bleu_whole": ("bleu", "BLEU, whole continuation"),
-        "bleu_first_line": ("bleu", "BLEU, first line"),
-        "chrf_whole": ("chrf", "chrF, whole continuation"),
-        "chrf_first_line": ("chrf", "chrF, first line"),
-    }
+    own = next((row for row in results if row["name"] == run), {})
     return [
         EvalResult(
-            task_type="translation",
+            task_type=task,
             dataset_type=dataset["type"],
             dataset_name=dataset["name"],
             dataset_config=dataset.get("config"),
             dataset_split=dataset.get("split"),
             metric_type=kind,
             metric_name=name,
-            metric_value=round(own[field], 2),
+            metric_value=round(own[field], decimals),
         )
+        for task, (metrics, decimals) in _TASKS.items()
         for field, (kind, name) in metrics.items()
         if own.get(field) is not None
     ]

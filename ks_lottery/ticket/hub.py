@@ -8,11 +8,21 @@ card (`ks_lottery.ticket.card.ticket_card(...).save(folder / "README.md")`) into
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ks_lottery.checkpoints.download import download
-from ks_lottery.checkpoints.hub_errors import hub_errors
+from ks_lottery.checkpoints.file_hash import require_blob
+from ks_lottery.checkpoints.hub_errors import conflict_reason, hub_errors
+from ks_lottery.checkpoints.hub_patience import patiently
+from ks_lottery.checkpoints.redaction import redacted
 from ks_lottery.errors import HubError, OptionError
+from ks_lottery.ticket.secret_files import require_no_secrets
 from ks_lottery.ticket.store import TICKET_FILE
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+_SIGNATURE = "signature.json"  # of a ticket; `ks_lottery.ticket.ownership.signature` writes it
 
 
 def push_folder(
@@ -25,6 +35,9 @@ def push_folder(
     token: str | None = None,
 ) -> str:
     """Upload every file of a folder in one commit; files that the repository has besides stay.
+
+    A Trainer's `training_args.bin` is left out: it is a pickle, and holds an access token if one was given. A ticket
+    takes the signature of the one before it out of the repository, if it brings none of its own.
 
     Args:
         folder: what to upload, subfolders included.
@@ -39,8 +52,10 @@ def push_folder(
         URL of the commit.
 
     Raises:
-        OptionError: if the folder does not exist or holds no file.
-        HubError: if the Hub cannot be reached, refuses, or finds the model card's metadata invalid; with the way out.
+        OptionError: if the folder does not exist or holds no file, or holds a private key, the key of a mark or an
+            access token; nothing is uploaded then.
+        HubError: if the Hub cannot be reached, is busy for three attempts, refuses, or finds the model card's metadata
+            invalid; with the way out.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError
@@ -48,23 +63,39 @@ def push_folder(
     folder = Path(folder)
     if not any(path.is_file() for path in folder.rglob("*")):
         raise OptionError(f"There is no file in {str(folder)!r} to push. Save a ticket or an adapter there first.")
+    require_no_secrets(folder)
     api = HfApi(token=token)
-    with hub_errors(f"push {str(folder)!r} to {repo_id!r}"):
-        repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+    with hub_errors(f"push {folder.resolve().name!r} to {repo_id!r}"):
+        name = _create(api, repo_id, private)
         if revision is not None:
-            api.create_branch(repo_id, branch=revision, exist_ok=True)
+            patiently(lambda: api.create_branch(name, branch=revision, exist_ok=True))
         try:
-            commit = api.upload_folder(
-                repo_id=repo_id, folder_path=folder, revision=revision, commit_message=commit_message
+            commit = patiently(
+                lambda: api.upload_folder(
+                    repo_id=name,
+                    folder_path=folder,
+                    revision=revision,
+                    commit_message=commit_message,
+                    ignore_patterns="*training_args.bin",
+                    delete_patterns=_SIGNATURE if (folder / TICKET_FILE).is_file() else None,
+                )
             )
         except ValueError as error:
             if isinstance(error, HfHubHTTPError):
                 raise
             raise HubError(
-                f"The Hub refuses to take {str(folder)!r} into {repo_id!r}: {error} Correct the metadata at the head "
-                "of README.md."
+                f"The Hub refuses to take {folder.resolve().name!r} into {name!r}: {redacted(str(error))} Correct the "
+                "metadata at the head of README.md."
             ) from error
     return str(commit.commit_url)
+
+
+def _create(api: "HfApi", repo_id: str, private: bool | None) -> str:
+    """Create a repository if there is none; its whole id."""
+    try:
+        return str(patiently(lambda: api.create_repo(repo_id, private=private, exist_ok=True)).repo_id)
+    except KeyError as error:  # the library takes every conflict for one with a repository, and reads its address
+        raise HubError(f"Cannot create {repo_id!r}: {conflict_reason()}") from error
 
 
 def pull_ticket_file(repo_id: str, revision: str | None = None) -> Path:
@@ -78,6 +109,9 @@ def pull_ticket_file(repo_id: str, revision: str | None = None) -> Path:
         path of `ticket.safetensors`, for `Ticket.load`.
 
     Raises:
-        HubError: if there is no such repository or it holds no ticket, or the Hub cannot be reached; with the way out.
+        HubError: if there is no such repository or it holds no ticket, the Hub cannot be reached, or the file is
+            another one than it lists; with the way out.
     """
-    return download(repo_id, TICKET_FILE, revision=revision)
+    file = download(repo_id, TICKET_FILE, revision=revision)
+    require_blob(file, repo_id)
+    return file

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +22,7 @@ def ticket_summary(
     *,
     counts: Counts | None = None,
     prompt_counts: Counts | None = None,
+    limit: int | None = None,
 ) -> dict[str, Any]:
     """Describe a ticket and each of its units.
 
@@ -29,6 +31,7 @@ def ticket_summary(
         tokenizer: names the units where they are token rows; they stay unnamed if None.
         counts: [vocabulary] occurrences of each token in the training text.
         prompt_counts: [vocabulary] occurrences of each token in the prompt around one sentence.
+        limit: describe so many units at most, those that stand first; all if None.
 
     Returns:
         `Ticket.to_dict()` with `num_units`, `num_trainable`, `density` by scope, and `rows`: one entry per selected
@@ -41,7 +44,8 @@ def ticket_summary(
     rows = [
         row
         for name, selection in ticket.selections.items()
-        for row in _rows(name, selection, tokenizer, {"count": counts, "prompt_count": prompt_counts})
+        if len(selection)
+        for row in _rows(name, _first(selection, limit), tokenizer, {"count": counts, "prompt_count": prompt_counts})
     ]
     rows.sort(key=_place)
     return {
@@ -49,7 +53,7 @@ def ticket_summary(
         "num_units": len(ticket),
         "num_trainable": ticket.num_trainable(),
         "density": {"units": ticket.density("units"), "model": ticket.density("model")},
-        "rows": rows,
+        "rows": rows[:limit],
     }
 
 
@@ -78,6 +82,19 @@ def _rows(
     for column, given in counts.items():
         columns[column] = [None] * len(units) if given is None else _take(column, given, selection)
     return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+
+
+def _first(selection: "Selection", limit: int | None) -> "Selection":
+    """The units of a selection that stand first, without a row for each of the others."""
+    if limit is None or len(selection) <= limit:
+        return selection
+    nothing = np.full(len(selection), np.nan)
+    score = selection.columns.get("score", nothing)
+    key = selection.columns.get("statistic", nothing)
+    key = np.where(np.isfinite(key), key, score)
+    chosen = np.sort(np.argsort(-np.where(np.isfinite(key), key, -np.inf), kind="stable")[:limit])
+    columns = {name: values[chosen] for name, values in selection.columns.items()}
+    return replace(selection, indices=selection.indices[chosen], columns=columns)
 
 
 def _place(row: Mapping[str, Any]) -> float:

@@ -76,3 +76,29 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="No space left on device"):
         write()
     assert os.listdir(tmp_path) == []
+
+
+def test_an_old_folder_is_there_until_the_new_one_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "run"
+    target.mkdir()
+    (target / "old").write_text("old")
+    replace = Path.replace
+
+    def interrupted(self: Path, other: Path) -> Path:
+        if self.suffix == ".tmp":
+            raise KeyboardInterrupt
+        return replace(self, other)
+
+    monkeypatch.setattr(Path, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt), atomic_folder(target) as temporary:
+        (temporary / "new").write_text("new")
+    assert (target / "old").read_text() == "old"
+    assert os.listdir(tmp_path) == ["run"]
+
+
+def test_a_file_is_no_place_for_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("kept")
+    with pytest.raises(NotADirectoryError), atomic_folder(tmp_path / "run") as temporary:
+        (temporary / "new").write_text("new")
+    assert (tmp_path / "run").read_text() == "kept"
+    assert os.listdir(tmp_path) == ["run"]

@@ -14,12 +14,16 @@ from pathlib import Path
 
 import pytest
 import typer
+from transformers import AutoModelForCausalLM
 
 from ks_lottery._version import __version__
+from ks_lottery.adapter.attach import attach_ticket
 from ks_lottery.cli.app import app
 from ks_lottery.finders.base import FINDERS, Shift
 from ks_lottery.units.granularity import GRANULARITIES
+from tests.adapter.tickets import make_ticket
 from tests.cli.conftest import Outcome
+from tests.fake_hub import FakeHub
 
 Run = Callable[..., Outcome]
 Pair = tuple[Path, Path]
@@ -39,12 +43,59 @@ def test_every_command_has_an_example_and_the_exit_codes(run: Run) -> None:
     program = typer.main.get_command(app)
     assert isinstance(program, typer.core.TyperGroup)
     names = list(program.commands)
-    assert {"diff", "find", "export", "compare", "sign", "verify", "bench-planted"} <= set(names)
+    assert set(names) == {
+        "find", "diff", "show", "compare", "export", "merge", "push", "pull", "sign", "verify", "doctor", "finders",
+        "units", "bench-planted",
+    }  # fmt: skip
     for name in names:
         shown = run(name, "--help")
         assert shown.code == 0
         assert f"Example: ks-lottery {name} " in " ".join(shown.out.split())
         assert "2 wrong usage" in " ".join(shown.out.split())
+
+
+def examples(name: str) -> list[list[str]]:
+    """The words of every example in a command's help."""
+    program = typer.main.get_command(app)
+    assert isinstance(program, typer.core.TyperGroup)
+    return [shlex.split(line) for line in re.findall(r"Example: (ks-lottery .*)", str(program.commands[name].help))]
+
+
+@pytest.mark.parametrize("name", sorted(typer.main.get_command(app).commands))  # type: ignore[attr-defined]
+def test_every_example_parses(name: str) -> None:
+    program = typer.main.get_command(app)
+    assert isinstance(program, typer.core.TyperGroup)
+    found = examples(name)
+    assert found
+    for words in found:
+        with program.make_context("ks-lottery", words[1:2]) as context:
+            program.commands[words[1]].make_context(words[1], words[2:], parent=context)
+
+
+def test_every_command_can_print_json() -> None:
+    program = typer.main.get_command(app)
+    assert isinstance(program, typer.core.TyperGroup)
+    for name, command in program.commands.items():
+        assert "--json" in {word for param in command.params for word in param.opts}, name
+
+
+def test_the_examples_work_one_after_the_other(
+    run: Run, pair: Pair, tmp_path: Path, fake_hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, folder in zip(("base-model", "tuned-model"), pair, strict=True):
+        shutil.copytree(folder, name)
+    model = AutoModelForCausalLM.from_pretrained("base-model")
+    attach_ticket(model, make_ticket(model, "input")).save_pretrained("adapter")
+    fake_hub.add("user/base-model", pair[0])
+    assert run(*examples("find")[0][1:]).code == 0
+    fake_hub.add("user/my-ticket", Path("ticket"))
+    names = ("diff", "show", "export", "merge", "pull", "sign", "doctor", "finders", "units")
+    for words in [words for name in names for words in examples(name)]:
+        outcome = run(*words[1:])
+        assert outcome.code == 0, (words, outcome.err)
+    push = [word if word != "me/my-ticket" else "tester/my-ticket" for word in examples("push")[0][1:]]
+    assert run(*push).code == 0
 
 
 @pytest.mark.parametrize("command", ["diff", "find"])
@@ -165,7 +216,9 @@ def interrupted(module: str, name: str, arguments: list[object], seconds: float 
         process.send_signal(signal.SIGINT)
         code = process.wait(timeout=300)
         assert process.stderr is not None
-        assert "Traceback" not in process.stderr.read()
+        said = process.stderr.read()
+        assert "Traceback" not in said
+        assert said.splitlines()[-1] == "Interrupted: nothing was half written."
     return code
 
 
@@ -187,3 +240,31 @@ def test_ctrl_c_while_comparing_stops_after_the_piece_in_hand(pair: Pair, tmp_pa
     code = interrupted("ks_lottery.checkpoints.diff", "compare_rows", arguments, seconds=0.5)
     assert code == 130
     assert os.listdir(tmp_path) == []
+
+
+_HALF_TYPED = """
+import os, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+import ks_lottery.cli.app as program
+def stop(**options):
+    os.kill(os.getpid(), signal.SIGINT)
+program.app = stop
+program.main()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+@pytest.mark.parametrize("worker", [False, True])
+def test_ctrl_c_outside_a_command_is_one_line_and_a_worker_s_none(worker: bool) -> None:
+    environment = os.environ | ({"KS_LOTTERY_PARENT": "1"} if worker else {})
+    result = subprocess.run([sys.executable, "-c", _HALF_TYPED], capture_output=True, text=True, env=environment)
+    assert result.returncode == 130
+    assert result.stderr == ("" if worker else "Interrupted: nothing was half written.\n")
+
+
+def test_errors_tell_no_token(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_very_secret")
+    outcome = run("show", "/nowhere/hf_very_secret.safetensors")
+    assert outcome.code == 1
+    assert "hf_very_secret" not in outcome.err
+    assert "[hidden]" in outcome.err

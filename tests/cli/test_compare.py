@@ -48,11 +48,25 @@ def test_a_comparison_and_its_report(plan: Path, tmp_path: Path, run: Run) -> No
     assert len(json.loads((tmp_path / "report" / "comparison.json").read_text())["records"]) == CELLS
     assert (tmp_path / "results.parquet").is_file()
 
+    as_json = run("compare", plan, "--out", tmp_path, "--workers", 1, "--json")
+    content = json.loads(as_json.out)
+    assert content["report"] == str(tmp_path / "report" / "comparison.md")
+    assert len(content["records"]) == CELLS
+    assert as_json.err == f"report: {tmp_path / 'report' / 'comparison.md'}\n"
+
     again = run("compare", plan, "--out", tmp_path, "--shard", "1/2")
     assert again.out.splitlines() == lines[-1:]
     other = run("compare", changed(plan, tmp_path, replicates=[1]), "--out", tmp_path, "--workers", 1)
     assert other.code == 2
     assert "holds another comparison: replicates[0] was 0 and is 1. Give another folder" in other.words
+
+
+def test_json_stands_alone_while_cells_are_made(plan: Path, tmp_path: Path, run: Run) -> None:
+    outcome = run("compare", plan, "--out", tmp_path, "--shard", "0/8", "--json")
+    assert outcome.code == 0
+    assert len(json.loads(outcome.out)["records"]) == 1
+    assert json.loads(outcome.out)["report"] is None
+    assert "[1/1] de, no tuning, replicate 0: bleu_whole " in outcome.err
 
 
 def test_a_worker_leaves_the_report_to_who_started_it(plan: Path, tmp_path: Path, run: Run) -> None:
@@ -89,6 +103,8 @@ def test_copies_are_started_after_the_plan_was_checked(
     assert outcome.code == 1
     assert "The task 'de' has 7 training examples, fewer than one batch of 8" in outcome.words
     assert len(started) == 1
+    assert run("compare", plan, "--out", tmp_path / "c", "--json").code == 0
+    assert started[-1][0][-1] == "--json"  # type: ignore[index]
 
 
 def test_a_job_array_is_printed(plan: Path, run: Run) -> None:
@@ -107,6 +123,7 @@ def test_a_job_array_is_printed(plan: Path, run: Run) -> None:
         (["--workers", "0"], "--workers 0: must be at least 1."),
         (["--slurm", "-1"], "--slurm -1: must be at least 1."),
         (["--ray", "0"], "--ray 0: must be at least 1."),
+        (["--slurm", "2", "--json"], "--json with --slurm 2: a job script is no JSON."),
         (["--workers", "2", "--shard", "0/2"], "Give one of --shard, --workers, --slurm and --ray"),
     ],
 )

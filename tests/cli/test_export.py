@@ -49,6 +49,20 @@ def test_an_adapter_for_plain_peft(adapter: tuple[Path, Path, Tensor], tmp_path:
     assert_same_logits(logits(model, torch.arange(24).view(2, 12)), expected)
 
 
+def test_json(adapter: tuple[Path, Path, Tensor], tmp_path: Path) -> None:
+    base, saved, _ = adapter
+    content = json.loads(run(saved, "--out", tmp_path / "out", "--json").stdout)
+    assert content["files"] == ["adapter_config.json", "adapter_model.safetensors"]
+    assert (content["folder"], content["type"]) == (str(tmp_path / "out"), "LORA")
+    assert content["bytes"] == sum(path.stat().st_size for path in (tmp_path / "out").iterdir())
+    weight_ticket(base, "neurons", lambda group: range(group.num_units // 2)).save(tmp_path / "ticket")
+    arguments = ("--shrink", "--base-model", base, "--out", tmp_path / "smaller", "--json")
+    content = json.loads(run(tmp_path / "ticket", *arguments).stdout)
+    assert content["type"] == "smaller model"
+    assert content["num_parameters"] < content["num_parameters_before"]
+    assert content["config"]["intermediate_size"] == [48, 24]
+
+
 def test_a_merged_model_of_a_moved_base(adapter: tuple[Path, Path, Tensor], tmp_path: Path) -> None:
     base, saved, expected = adapter
     (tmp_path / "moved").symlink_to(base)

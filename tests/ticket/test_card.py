@@ -152,3 +152,30 @@ def test_the_hub_takes_it(fake_hub: FakeHub, tmp_path: Path) -> None:
     push_folder(tmp_path, "tester/tuned")
     assert ModelCard(fake_hub.files("tester/tuned")["README.md"].decode()).data.to_dict() == card.data.to_dict()
     assert ModelCard.load("tester/tuned").data.base_model == "tester/pocket"
+
+
+def test_metadata_names_the_relation_to_the_base_model() -> None:
+    assert ticket_card(summary(), "tester/tuned").data.to_dict()["base_model_relation"] == "adapter"
+    for options in ({"adapter": False}, {}):
+        name = "/home/me/model" if not options else "tester/pocket"
+        assert "base_model_relation" not in ticket_card(summary(name=name), "tester/x", **options).data.to_dict()
+    labels = ticket_card(summary(), "tester/x", auto_class="AutoModelForSequenceClassification")
+    assert labels.data.pipeline_tag == "text-classification"
+
+
+def test_scores_of_a_classification() -> None:
+    rows = [
+        {"name": "full tuning", "accuracy": 0.7896, "macro_f1": 0.7881, "trainable": 10_000, "gain_recovered": 1.0},
+        {"name": "KS heads", "accuracy": 0.7758, "macro_f1": 0.7743, "trainable": 1_200, "gain_recovered": 0.59},
+    ]
+    card = ticket_card(summary(), "tester/heads", results=rows, run="KS heads", dataset=DATASET)
+    assert "| **KS heads** | 1,200 | 77.6 % | 77.4 % | 59 % |" in card.text
+    assert "BLEU" not in card.text
+    scores = {(one.task_type, one.metric_type): one.metric_value for one in card.data.eval_results}
+    assert scores == {("text-classification", "accuracy"): 0.7758, ("text-classification", "f1"): 0.7743}
+    assert ticket_card(summary(), "tester/heads", results=rows, dataset=DATASET).data.eval_results is None
+
+
+def test_tokens_do_not_get_into_a_card() -> None:
+    token = "hf_" + "aB3" * 8
+    assert token not in str(ticket_card(summary(), "tester/tuned", citation=f"see https://x?token={token}"))

@@ -8,6 +8,7 @@ from huggingface_hub import constants
 from ks_lottery.errors import HubError, OptionError
 from ks_lottery.ticket.hub import pull_ticket_file, push_folder
 from tests.fake_hub import FakeHub
+from tests.hub_trouble import Trouble, busy
 
 
 @pytest.fixture
@@ -79,7 +80,7 @@ def test_nothing_to_push(fake_hub: FakeHub, tmp_path: Path) -> None:
 def test_nobody_logged_in(fake_hub: FakeHub, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "")
     text = refusal(folder, "tester/ticket")
-    assert text.startswith(f"Cannot push {str(folder)!r} to 'tester/ticket': the Hub does not know you")
+    assert text.startswith(f"Cannot push {folder.name!r} to 'tester/ticket': the Hub does not know you")
     assert "hf auth login" in text
     push_folder(folder, "tester/ticket", token="hf_fake_token")
     assert "ticket.safetensors" in fake_hub.files("tester/ticket")
@@ -118,3 +119,32 @@ def test_offline(fake_hub: FakeHub, folder: Path, monkeypatch: pytest.MonkeyPatc
 def test_connection_refused(fake_hub: FakeHub, folder: Path) -> None:
     fake_hub.close()
     assert f"the Hub at {fake_hub.url} cannot be reached" in refusal(folder, "tester/ticket")
+
+
+def test_a_damaged_ticket_is_refused_and_fetched_anew(fake_hub: FakeHub, folder: Path) -> None:
+    push_folder(folder, "tester/ticket")
+    fake_hub.troubles = [Trouble(".*/ticket.safetensors", "GET", corrupt=True, times=1)]
+    with pytest.raises(HubError, match="'ticket.safetensors' of 'tester/ticket' is damaged: it has hash "):
+        pull_ticket_file("tester/ticket")
+    assert pull_ticket_file("tester/ticket").read_bytes() == b"the ticket"
+
+
+@pytest.mark.parametrize("what", ["/api/repos/create", ".*/preupload/.*", ".*/commit/.*"])
+def test_a_busy_hub_takes_it_in_the_end(fake_hub: FakeHub, folder: Path, what: str) -> None:
+    fake_hub.troubles = [busy(what, 429, wait=4, times=1), busy(what, 503, times=1)]
+    push_folder(folder, "tester/ticket")
+    assert "ticket.safetensors" in fake_hub.files("tester/ticket")
+    assert 4 in fake_hub.waits or 5.0 in fake_hub.waits
+
+
+@pytest.mark.parametrize("what", [".*/preupload/.*", ".*/commit/.*"])
+def test_a_connection_that_stays_broken_uploads_nothing(fake_hub: FakeHub, folder: Path, what: str) -> None:
+    fake_hub.add("tester/ticket", {"ticket.safetensors": b"old"})
+    fake_hub.troubles = [Trouble(what, status=502)]
+    assert "the Hub answered with status 502 (There is trouble). Try again later." in refusal(folder, "tester/ticket")
+    assert fake_hub.files("tester/ticket") == {"ticket.safetensors": b"old"}
+
+
+def test_somebody_else_commits_at_the_same_time(fake_hub: FakeHub, folder: Path) -> None:
+    fake_hub.refuse_commits = 409
+    assert "somebody else changes the repository at the same time" in refusal(folder, "tester/ticket")

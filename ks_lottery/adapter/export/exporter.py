@@ -5,6 +5,7 @@ from pathlib import Path
 
 from peft import PeftModel
 
+from ks_lottery.adapter.export.base_files import Progress
 from ks_lottery.adapter.export.carrier import CARRIERS, Export
 from ks_lottery.adapter.export.merged_files import write_merged_files
 from ks_lottery.adapter.export.plain import best_carrier, header_of
@@ -29,6 +30,7 @@ def export_ticket(
     folder: str | os.PathLike[str],
     to: str = "auto",
     base_model: str | None = None,
+    progress: Progress | None = None,
 ) -> Path:
     """Write a trained ticket in a form that loads where `ks_lottery` is not installed.
 
@@ -40,6 +42,7 @@ def export_ticket(
             "merged" (a whole model), or "auto" for the adapter that suits the ticket best.
         base_model: what the adapter calls its base model, best its Hub id; the name under which the model was loaded if
             None. A saved adapter is also loaded onto it, or merged into its files.
+        progress: where a saved adapter is merged, called with the bytes to copy; what it returns is told of those done.
 
     Returns:
         The folder.
@@ -71,7 +74,7 @@ def export_ticket(
         base = open_checkpoint(name if revision is None or Path(name).is_dir() else f"{name}@{revision}")
         assert isinstance(base, FolderCheckpoint)
         with atomic_folder(folder) as temporary:
-            write_merged_files(adapter, base, temporary)
+            write_merged_files(adapter, base, temporary, progress)
         return Path(folder)
     return _export_model(_load(adapter, name, revision), folder, to, base_model)
 

@@ -4,9 +4,7 @@ No model is built. Shapes and dtypes stay, so the files keep their layout, and e
 parameter is the base model's.
 """
 
-import fnmatch
 import math
-import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,25 +12,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ks_lottery.adapter.export.base_files import BaseFiles, Progress
 from ks_lottery.adapter.export.saved_adapter import SavedAdapter, SavedChange
 from ks_lottery.adapter.parts import PartKind, read_part, tuned_part, write_part
 from ks_lottery.adapter.rows import RowChange
-from ks_lottery.checkpoints.download import download
-from ks_lottery.checkpoints.hub_errors import hub_errors
-from ks_lottery.checkpoints.reader import FolderCheckpoint, HubCheckpoint
-from ks_lottery.checkpoints.safetensors_file import SafetensorsFile
+from ks_lottery.checkpoints.reader import FolderCheckpoint
 from ks_lottery.checkpoints.safetensors_header import TensorEntry
-from ks_lottery.checkpoints.strict_json import strict_json_file
 from ks_lottery.errors import AdapterError
 from ks_lottery.stats.floats import FORMATS
-from ks_lottery.units.architecture import live_names
 
-_WEIGHTS = "model.safetensors"
-_INDEX = "model.safetensors.index.json"
-_LEFT_OUT = (
-    "*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json", "*.pt", "*.pth", "*.ckpt", "*.h5",
-    "*.msgpack", "*.onnx", "*.gguf", "README.md", "trainer_state.json", ".*",
-)  # fmt: skip
 _NOWHERE = TensorEntry("", (), 0, 0)
 _PIECE_BYTES = 16 * 2**20
 
@@ -48,7 +36,9 @@ class _Edit:
     value: Tensor | None = None
 
 
-def write_merged_files(adapter: SavedAdapter, base: FolderCheckpoint, folder: Path) -> None:
+def write_merged_files(
+    adapter: SavedAdapter, base: FolderCheckpoint, folder: Path, progress: Progress | None = None
+) -> None:
     """Write a whole model.
 
     Args:
@@ -56,6 +46,7 @@ def write_merged_files(adapter: SavedAdapter, base: FolderCheckpoint, folder: Pa
         base: the adapter's base model. Files beside its weights (configuration, tokenizer, licence) are copied too, but
             not its README, which describes the base model.
         folder: an existing folder.
+        progress: told of the bytes as they are copied.
 
     Raises:
         AdapterError: if the base model's files do not hold what the adapter changes; nothing has been written then.
@@ -64,40 +55,11 @@ def write_merged_files(adapter: SavedAdapter, base: FolderCheckpoint, folder: Pa
     Cost:
         One copy of the files on disk; memory for the adapter and a few pieces of 16 MiB.
     """
-    source, weights = _files(base)
-    edits = list(_edits(adapter, _places(base, source, weights), base.name))
-    beside = [path.name for path in source.iterdir() if path.is_file() and not _is_left_out(path.name)]
-    for file in sorted({*beside, *weights, *([_INDEX] if (source / _INDEX).is_file() else [])}):
-        (folder / file).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source / file, folder / file)
+    files = BaseFiles(base)
+    edits = list(_edits(adapter, files.places, base.name))
+    files.copy(folder, progress)
     for edit in edits:
         _apply(edit, folder / edit.file)
-
-
-def _files(base: FolderCheckpoint) -> tuple[Path, list[str]]:
-    """Folder of the base model on this machine, and the names of its weight files in it."""
-    source = base.folder
-    index = source / _INDEX
-    weights = sorted(set(strict_json_file(index)["weight_map"].values())) if index.is_file() else [_WEIGHTS]
-    if isinstance(base, HubCheckpoint):
-        from huggingface_hub import snapshot_download
-
-        with hub_errors(f"download {base.name!r}"):
-            snapshot_download(base.name, revision=base.revision, ignore_patterns=[*_LEFT_OUT, "*/*"])
-        for file in weights:
-            download(base.name, file, revision=base.revision)
-    return source, weights
-
-
-def _is_left_out(name: str) -> bool:
-    return any(fnmatch.fnmatch(name, pattern) for pattern in _LEFT_OUT)
-
-
-def _places(base: FolderCheckpoint, source: Path, weights: list[str]) -> dict[str, tuple[str, TensorEntry]]:
-    """Where each tensor lies, by parameter name; both copies of tied tensors that were stored twice."""
-    stored = {name: (file, entry) for file in weights for name, entry in SafetensorsFile(source / file).entries.items()}
-    live = live_names(base.model_type, stored)
-    return {live[name]: place for name, place in stored.items()}
 
 
 def _edits(adapter: SavedAdapter, places: Mapping[str, tuple[str, TensorEntry]], base: str) -> Iterator[_Edit]:
