@@ -8,10 +8,11 @@ from typing import Any
 
 from classification_heads import KS_HEADS, MAGNITUDE_HEADS, HeadTickets
 from classification_page import page
-from classification_pictures import head_picture, score_picture
+from classification_pictures import head_figure, head_picture, score_figure, score_picture
 
 from ks_lottery.checkpoints.writer import atomic_file
 from ks_lottery.evaluation.classification import CLASS_METRICS, ClassificationScores
+from ks_lottery.report.html.document import html_page
 from ks_lottery.report.results import FULL_TUNING
 
 FROZEN_ENCODER = "frozen encoder"
@@ -36,7 +37,7 @@ class Tested:
 def write_classification_report(
     folder: Path, tested: Sequence[Tested], found: HeadTickets, command: str, meta: Mapping[str, Any]
 ) -> Path:
-    """Write `report.md`, `results.json`, `scores.png` and `heads.png`.
+    """Write `report.html`, `report.md`, `results.json`, `scores.png` and `heads.png`.
 
     Everything is made before the first file is touched, and each file is replaced as a whole, the page last.
 
@@ -50,12 +51,19 @@ def write_classification_report(
     Returns:
         path of `report.md`.
     """
-    report = report_data(tested, found, command, meta)
+    return write_pages(folder, report_data(tested, found, command, meta))
+
+
+def write_pages(folder: Path, report: Mapping[str, Any]) -> Path:
+    """Write pages, numbers and pictures out of what `results.json` holds; returns the path of `report.md`."""
+    text, tickets = page(report), (KS_HEADS, MAGNITUDE_HEADS)
+    figures = {"scores.png": score_figure(report["rows"]), "heads.png": head_figure(report["heads"], tickets)}
     contents = {
         "scores.png": score_picture(report["rows"]),
-        "heads.png": head_picture(report["heads"], (KS_HEADS, MAGNITUDE_HEADS)),
+        "heads.png": head_picture(report["heads"], tickets),
         "results.json": (json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode(),
-        "report.md": page(report).encode(),
+        "report.html": html_page(text, figures).encode(),
+        "report.md": text.encode(),
     }
     for name, content in contents.items():
         with atomic_file(folder / name) as temporary:

@@ -159,6 +159,7 @@ class ClassificationRun:
     def finish(self) -> None:
         """Let all processes end together: one that leaves early aborts the others."""
         self.state.wait_for_everyone()
+        self.stages.close()
         self.state.destroy_process_group()
 
     @cached_property

@@ -13,21 +13,28 @@ from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
 
 from ks_lottery.checkpoints.writer import write_json
+from ks_lottery.training.run_lock import RunLock
 
 _RECORD = "stage.json"
 
 
 class Stages:
-    """The finished stages of one run.
+    """The finished stages of one run, which keeps other runs out of its folder until it is closed or ends.
 
     Args:
         folder: the run's folder; `folder/<name>` is a finished stage, `folder/unfinished/<name>-<fingerprint>` the
             place where one is being made.
+
+    Raises:
+        OptionError: if another run works in the folder, or nothing can be written there.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = Path(folder)
         self._state = processes()
+        self._lock = RunLock(folder)
+        if self._state.is_main_process:
+            self._lock.acquire()
 
     def run(self, name: str, inputs: Mapping[str, Any], make: Callable[[Path], None]) -> Path:
         """Make a stage, or return at once if it was finished with the same inputs.
@@ -66,6 +73,10 @@ class Stages:
             shutil.rmtree(replaced, ignore_errors=True)
         self._state.wait_for_everyone()
         return finished
+
+    def close(self) -> None:
+        """Let other runs have the folder."""
+        self._lock.release()
 
     def _say(self, text: str) -> None:
         if self._state.is_main_process:

@@ -1,10 +1,10 @@
 """From tested methods to the report's rows, and from a report to the Hub."""
 
+import dataclasses
 import json
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,13 @@ from ks_lottery.adapter.export.plain import PLAIN_ADAPTER
 from ks_lottery.checkpoints.writer import write_json
 from ks_lottery.evaluation.agreement import Agreement, ResponseArgmax, agreement
 from ks_lottery.evaluation.translation import TranslationScores
-from ks_lottery.report.report import Report, read_report, write_report
+from ks_lottery.report.examples import evenly_chosen
+from ks_lottery.report.report import EXAMPLES, Report, read_report, rebuild_report, write_report
 from ks_lottery.report.results import (
+    BASE,
     EMBED_TUNING,
     FREQUENCY_CONTROL,
+    FULL_TUNING,
     PARTIAL_TUNING,
     RANDOM_CONTROL,
     PairedDifference,
@@ -28,9 +31,10 @@ from ks_lottery.ticket.card import ticket_card
 from ks_lottery.ticket.hub import push_folder
 from ks_lottery.ticket.summary import ticket_summary
 from ks_lottery.ticket.ticket import Ticket
+from ks_lottery.ticket.tokens import readable_tokens
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Tested:
     """A method with its scores on the test set.
 
@@ -57,8 +61,9 @@ def write_run_report(
     command: str,
     meta: Mapping[str, Any],
     alpha: float,
+    sources: Sequence[str],
 ) -> Path:
-    """Write `report.md`, `results.json` and the pictures.
+    """Write `report.html`, `report.md`, `results.json` and the pictures.
 
     Args:
         folder: of the report.
@@ -70,6 +75,7 @@ def write_run_report(
         command: that made the run.
         meta: facts about it.
         alpha: the certificate holds with confidence 1 - alpha; 0.05 where the selector's alpha leaves no confidence.
+        sources: of the test set, some of which the HTML page shows with their translations.
     """
     named = {method.name: method for method in tested}
     reference = named[EMBED_TUNING].predictions
@@ -88,9 +94,11 @@ def write_run_report(
         for control in (EMBED_TUNING, RANDOM_CONTROL, FREQUENCY_CONTROL)
     ]
     summary = ticket_summary(ticket, tokenizer, counts=counts.training, prompt_counts=counts.prompt)
+    shown = {name: named[name].scores for name in (BASE, FULL_TUNING, PARTIAL_TUNING) if name in named}
+    names = readable_tokens(tokenizer, range(len(shift.count)))
     report = Report(
-        results, ticket=summary, token_shift=shift, differences=differences, title="Translation ticket",
-        command=command, meta=meta,
+        results, ticket=summary, token_shift=dataclasses.replace(shift, tokens=names), differences=differences,
+        examples=evenly_chosen(sources, shown), title="Translation ticket", command=command, meta=meta,
     )  # fmt: skip
     return write_report(folder, report)
 
@@ -125,7 +133,8 @@ def push_run(
 ) -> str:
     """Push the tuned adapter, its plain form, the ticket, the report and a model card in one commit.
 
-    The base model is named only if it is a Hub id: a path of this machine means nothing elsewhere.
+    The base model is named only if it is a Hub id: a path of this machine means nothing elsewhere. Test sentences are
+    not published: the report goes without its examples.
 
     Returns:
         URL of the commit.
@@ -139,6 +148,8 @@ def push_run(
             values = json.loads(config.read_text(encoding="utf-8"))
             write_json(config, {**values, "base_model_name_or_path": hub_base})
         shutil.copytree(report, folder / "report")
+        (folder / "report" / EXAMPLES).unlink(missing_ok=True)
+        rebuild_report(folder / "report")
         ticket.save(folder)
         card = ticket_card(
             ticket_summary(ticket, tokenizer, counts=counts.training), repo_id, results=results,

@@ -27,6 +27,7 @@ from ks_lottery.checkpoints.writer import atomic_file, write_json
 from ks_lottery.evaluation.agreement import ResponseArgmax, response_argmax
 from ks_lottery.evaluation.translation import TranslationScores, evaluate_translation
 from ks_lottery.finders.search import score_units, select_ticket
+from ks_lottery.report.report import HTML_PAGE
 from ks_lottery.report.results import BASE, LORA, PARTIAL_TRANSFER
 from ks_lottery.report.token_shift import TokenShift
 from ks_lottery.ticket.ticket import Ticket
@@ -195,8 +196,9 @@ class TranslationRun:
             }
             path = write_run_report(
                 folder, tested, ticket, shift, self.tokenizer, self.counts, command, meta, self.ticket.alpha,
+                [sentence.source for sentence in self.pairs.test],
             )  # fmt: skip
-            print(f"report: {path}", flush=True)
+            print(f"report: {path}, for a browser {path.with_name(HTML_PAGE)}", flush=True)
         self.state.wait_for_everyone()
         return folder
 
@@ -214,6 +216,7 @@ class TranslationRun:
     def finish(self) -> None:
         """Let all processes end together: one that leaves early aborts the others."""
         self.state.wait_for_everyone()
+        self.stages.close()
         self.state.destroy_process_group()
 
     @cached_property

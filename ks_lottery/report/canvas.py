@@ -1,7 +1,7 @@
 """Figures that are unknown to pyplot and its global state, and the PNG files made of them."""
 
 import io
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,8 +30,14 @@ def plain_axes(axes: "Axes") -> "Axes":
     return axes
 
 
-def to_png(figure: "Figure") -> bytes:
-    """A figure as a PNG file; the same figure gives the same bytes."""
+def to_png(figure: "Figure", tight: bool = False) -> bytes:
+    """A figure as a PNG file; the same figure gives the same bytes.
+
+    Args:
+        figure: what to draw.
+        tight: cut the file to what is drawn, labels outside of the figure included.
+    """
     content = io.BytesIO()
-    figure.savefig(content, format="png", metadata={"Software": None})
+    how: dict[str, Any] = {"bbox_inches": "tight", "pad_inches": 0.12} if tight else {}
+    figure.savefig(content, format="png", metadata={"Software": None}, **how)
     return content.getvalue()

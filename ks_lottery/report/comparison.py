@@ -11,6 +11,7 @@ from ks_lottery.errors import DataError
 from ks_lottery.evaluation.record import Record
 from ks_lottery.evaluation.sanity import SanityVerdict, beats
 from ks_lottery.report.comparison_cells import Table, check_records, tables_of
+from ks_lottery.report.comparison_figures import overlap_figure, table_figures
 from ks_lottery.report.comparison_plots import cost_picture, density_picture, overlap_picture
 from ks_lottery.report.comparison_tables import (
     failed_table,
@@ -20,10 +21,12 @@ from ks_lottery.report.comparison_tables import (
     share,
     transfer_table,
 )
+from ks_lottery.report.html.document import html_page
+from ks_lottery.report.html.figure import Figure
 from ks_lottery.report.tables import meta_table, plain
 from ks_lottery.ticket.markdown import number
 
-PAGE, DATA = "comparison.md", "comparison.json"
+PAGE, HTML_PAGE, DATA = "comparison.md", "comparison.html", "comparison.json"
 _FORMAT = 1
 _OWN_CONTROLS = ("shuffled", "inverted", "random")
 _OVERLAP_FIELDS = (
@@ -63,7 +66,9 @@ def write_comparison(
     meta: Mapping[str, Any] | None = None,
     command: str | None = None,
 ) -> Path:
-    """Write `comparison.md`, `comparison.json` and the pictures into a folder.
+    """Write `comparison.html`, `comparison.md`, `comparison.json` and the pictures into a folder.
+
+    `comparison.html` is one file that needs neither the others nor a network.
 
     Everything is made before the first file is touched, and each file is replaced as a whole, the page last.
 
@@ -91,6 +96,7 @@ def write_comparison(
     verdicts = sanity_verdicts(records)
     pictures = _pictures(tables, overlaps)
     page = _page(records, tables, verdicts, overlaps, meta or {}, command)
+    html = html_page(page, _figures(tables, overlaps))
     data = {
         "format": _FORMAT,
         "command": command,
@@ -103,8 +109,9 @@ def write_comparison(
         with atomic_file(Path(folder) / name) as temporary:
             temporary.write_bytes(picture)
     write_json(Path(folder) / DATA, data)
-    with atomic_file(Path(folder) / PAGE) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+    for name, text in ((HTML_PAGE, html), (PAGE, page)):
+        with atomic_file(Path(folder) / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
     return Path(folder) / PAGE
 
 
@@ -208,6 +215,18 @@ def _pictures(tables: Sequence[Table], overlaps: Sequence[Mapping[str, Any]]) ->
         if here:
             pictures[_file(compared, "overlap")] = overlap_picture(here)
     return pictures
+
+
+def _figures(tables: Sequence[Table], overlaps: Sequence[Mapping[str, Any]]) -> dict[str, Figure]:
+    """What the HTML page shows in place of the pictures."""
+    figures: dict[str, Figure] = {}
+    for compared in tables:
+        if any(row.role != "reference" for row in compared.rows):
+            figures |= table_figures(compared, {what: _file(compared, what) for what in ("density", "cost")})
+        here = [entry for entry in overlaps if _place_of(entry) == _place(compared)]
+        if here:
+            figures[_file(compared, "overlap")] = overlap_figure(here)
+    return figures
 
 
 def _file(compared: Table, what: str) -> str:

@@ -1,4 +1,4 @@
-"""The pictures of a comparison, as PNG files in memory: score against density and cost, and overlap of tickets."""
+"""The pictures of a comparison: score against density and cost, and overlap of tickets."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -23,8 +23,25 @@ _SERIES = ("solid", (0, (5, 2)), (0, (1, 1)))
 _PER_LINE = 2
 
 
+class Drawn(NamedTuple):
+    """A drawing, and what its marks are.
+
+    Attributes:
+        figure: the drawing.
+        notes: by the gid of a line, a text for each of its marks.
+    """
+
+    figure: "Figure"
+    notes: dict[str, list[str]]
+
+
 def density_picture(table: Table) -> bytes:
-    """Score against the realised density, one panel for each task; a PNG file.
+    """The drawing of `density_drawing` as a PNG file."""
+    return to_png(density_drawing(table).figure)
+
+
+def density_drawing(table: Table) -> Drawn:
+    """Score against the realised density, one panel for each task.
 
     Tickets that no other beats in score at their density or a lower one form the front; controls are grey, references
     dashed lines.
@@ -33,7 +50,12 @@ def density_picture(table: Table) -> bytes:
 
 
 def cost_picture(table: Table) -> bytes:
-    """Score against examples forward and backward, of finding and training together; a PNG file as `density_picture`.
+    """The drawing of `cost_drawing` as a PNG file."""
+    return to_png(cost_drawing(table).figure)
+
+
+def cost_drawing(table: Table) -> Drawn:
+    """Score against examples forward and backward, of finding and training together; as `density_drawing`.
 
     References are black points.
     """
@@ -59,7 +81,7 @@ def overlap_picture(overlaps: Sequence[Mapping[str, Any]]) -> bytes:
     for number, density in enumerate(densities, 1):
         here = [entry for entry in overlaps if entry["density"] == density]
         axes = figure.add_subplot(lines, columns, number)
-        _heat_map(axes, _overlap_matrix(here, methods), methods)
+        _heat_map(axes, overlap_matrix(here, methods), methods)
         chance = float(np.mean([entry["chance"] for entry in here]))
         axes.set_title(f"density {100 * density:.3g} %; chance {chance:.3f}", fontsize=9.5, color=INK)
     return to_png(figure)
@@ -79,7 +101,7 @@ def front(points: Sequence[tuple[float, float]]) -> list[int]:
     return chosen
 
 
-def _panels(table: Table, place: Callable[[Row], float | None], label: str, *, joined: bool) -> bytes:
+def _panels(table: Table, place: Callable[[Row], float | None], label: str, *, joined: bool) -> Drawn:
     tasks = table.tasks
     columns = min(_PER_LINE, len(tasks))
     lines = math.ceil(len(tasks) / columns)
@@ -89,10 +111,12 @@ def _panels(table: Table, place: Callable[[Row], float | None], label: str, *, j
         name: (_COLOURS[n % len(_COLOURS)], _MARKS[n // len(_COLOURS) % len(_MARKS)]) for n, name in enumerate(finders)
     }
     panels = []
+    notes: dict[str, list[str]] = {}
     for number, task in enumerate(tasks, 1):
         axes = plain_axes(figure.add_subplot(lines, columns, number))
         rows = [row for row in table.rows if row.task == task]
         panels.append((axes, _draw(axes, rows, place, styles, joined)))
+        notes |= _noted(axes, f"panel-{number}", rows, place)
         axes.set_title(task, fontsize=10, color=INK, parse_math=False)
         axes.margins(x=0.1, y=0.12)
         _log_scale(axes)
@@ -102,7 +126,7 @@ def _panels(table: Table, place: Callable[[Row], float | None], label: str, *, j
     figure.draw_without_rendering()
     for axes, named in panels:
         _name(axes, named)
-    return to_png(figure)
+    return Drawn(figure, notes)
 
 
 def _draw(
@@ -148,6 +172,32 @@ def _draw(
             markeredgewidth=0.9, label="on the front",
         )  # fmt: skip
     return {"points": points, "front": {one: _title(placed[one][0]) for one in best}}
+
+
+def _noted(axes: "Axes", panel: str, rows: Sequence[Row], place: Callable[[Row], float | None]) -> dict[str, list[str]]:
+    """Give the lines of a panel gids, and say what their marks are."""
+    at = {(x, row.score.value): row for row in rows if (x := place(row)) is not None}
+    notes = {}
+    for number, line in enumerate(axes.lines):
+        marked = [at.get((x, y)) for x, y in np.asarray(line.get_xydata(), dtype=np.float64).tolist()]
+        if line.get_marker() in ("None", None, "") or None in marked:
+            continue
+        line.set_gid(f"{panel}-{number}")
+        notes[f"{panel}-{number}"] = [_note(row, place) for row in marked if row is not None]
+    return notes
+
+
+def _note(row: Row, place: Callable[[Row], float | None]) -> str:
+    """A mark in words."""
+    known = [] if math.isnan(row.score.low) else [f"[{row.score.low:.4g}, {row.score.high:.4g}]"]
+    where = [] if row.density is None else [f"density {100 * row.density:.3g} %"]
+    return "\n".join(
+        [
+            " ".join([row.method, *where]),
+            " ".join([f"score {row.score.value:.4g}", *known, f"on {row.task}"]),
+            f"{place(row):,.6g} on the horizontal axis; {len(row.records)} runs",
+        ]
+    )
 
 
 def _title(row: Row) -> str:
@@ -261,7 +311,7 @@ def _density(row: Row) -> float | None:
     return None if not share else 100 * share
 
 
-def _overlap_matrix(overlaps: Sequence[Mapping[str, Any]], methods: Sequence[str]) -> np.ndarray:
+def overlap_matrix(overlaps: Sequence[Mapping[str, Any]], methods: Sequence[str]) -> np.ndarray:
     """[methods, methods] mean Jaccard index, symmetric; NaN where nothing was measured."""
     found: dict[frozenset[str], list[float]] = {}
     for entry in overlaps:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ks_lottery.report.results import Result
+from ks_lottery.report.size_plot import saved
 from ks_lottery.report.tables import certificate_table, cost_table, meta_table, plain, row_table, score_table
 from ks_lottery.report.verdict import verdict
 from ks_lottery.ticket.markdown import code, number, percent
@@ -13,7 +14,8 @@ from ks_lottery.ticket.summary import cut_by
 if TYPE_CHECKING:
     from ks_lottery.report.report import Report
 
-SCORE_PICTURE, SHIFT_PICTURE = "scores.png", "token_shift.png"
+SCORE_PICTURE, SHIFT_PICTURE, BYTES_PICTURE = "scores.png", "token_shift.png", "adapter_bytes.png"
+DOUBTS = "Before you believe this"
 
 _HOW_TO_READ = (
     "*Whole*: everything the model wrote, newlines as spaces. *First line*: only the first line that is not blank, "
@@ -37,6 +39,8 @@ def page(report: "Report", results: Sequence[Result]) -> str:
         parts.append(meta_table(report.meta))
     parts += ["## Scores", score_table(results), f"![Scores]({SCORE_PICTURE})", _HOW_TO_READ]
     parts += ["## What it cost", cost_table(results)]
+    if len(saved(results)) > 1:
+        parts.append(f"![Score against the size of what was saved]({BYTES_PICTURE})")
     if report.ticket is not None:
         parts += ["## The ticket", _ticket_sentence(report.ticket), row_table(report.ticket["rows"])]
     if report.token_shift is not None:
@@ -44,7 +48,7 @@ def page(report: "Report", results: Sequence[Result]) -> str:
     certified = [result for result in results if result.certificate is not None]
     if certified:
         parts += ["## Certificate", _certificate_sentence(certified), certificate_table(certified)]
-    parts += ["## Before you believe this", "\n".join(f"- {caveat}" for caveat in _caveats(report, results))]
+    parts += [f"## {DOUBTS}", "\n".join(f"- {caveat}" for caveat in _caveats(report, results))]
     return "\n\n".join(parts) + "\n"
 
 

@@ -1,11 +1,11 @@
-"""The pictures of a report, as PNG files in memory."""
+"""The pictures of a report: statistic against frequency, and scores with intervals."""
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ks_lottery.report.canvas import to_png
 from ks_lottery.report.results import Result
 from ks_lottery.report.token_shift import TokenShift
 
@@ -16,11 +16,34 @@ if TYPE_CHECKING:
 _GREY, _ORANGE, _BLUE, _PALE_BLUE, _INK = "#9aa5b1", "#d9540c", "#2b6cb0", "#a9cdec", "#333333"
 _NAMED_ROWS = 30
 _KEPT_CLEAR = 500
+_DRAWN_ONE_BY_ONE = 4000
+
+TICKET_ROWS, OTHER_ROWS = "ticket-rows", "other-rows"  # gids of the two clouds of points
 
 Box = tuple[float, float, float, float]
 
 
 def token_shift_picture(token_shift: TokenShift, rows: Sequence[Mapping[str, Any]] = (), label: str = "D") -> bytes:
+    """The drawing of `token_shift_drawing` as a PNG file."""
+    return to_png(token_shift_drawing(token_shift, rows, label), tight=True)
+
+
+def rows_shown(token_shift: TokenShift, rows: Sequence[Mapping[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
+    """Ids of the ticket's rows, and of up to 4,000 others that moved, in the order in which they are drawn.
+
+    Args:
+        token_shift: every row.
+        rows: the ticket's rows as `ticket_summary` lists them.
+
+    Returns:
+        two arrays of int64; of the others those with the largest statistic.
+    """
+    chosen = np.asarray([row["id"] for row in rows if row["group"] == token_shift.group], dtype=np.int64)
+    others = _others(token_shift, chosen)
+    return chosen, others[:_DRAWN_ONE_BY_ONE]
+
+
+def token_shift_drawing(token_shift: TokenShift, rows: Sequence[Mapping[str, Any]] = (), label: str = "D") -> "Figure":
     """Statistic of every row that moved against how often its token occurs, the ticket's rows in colour and named.
 
     Args:
@@ -30,21 +53,24 @@ def token_shift_picture(token_shift: TokenShift, rows: Sequence[Mapping[str, Any
         label: what the statistic is called.
 
     Returns:
-        a PNG file. A token that the font cannot draw is named by its id.
+        the drawing; its clouds are `TICKET_ROWS` and `OTHER_ROWS`, in the order of `rows_shown`. Others beyond those
+        are one picture of dots. A token that the font cannot draw is named by its id.
     """
-    chosen = np.asarray([row["id"] for row in rows if row["group"] == token_shift.group], dtype=np.int64)
+    chosen, shown = rows_shown(token_shift, rows)
+    others = _others(token_shift, chosen)
     names = {row["id"]: row["token"] for row in rows if row["group"] == token_shift.group}
-    moved = token_shift.statistic > 0
-    others = moved.copy()
-    others[chosen] = False
-    figure, axes = _figure(8.0, 5.2)
+    figure, axes = new_axes(8.0, 5.2)
+    faint: dict[str, Any] = {"s": 9, "color": _GREY, "alpha": 0.45, "linewidths": 0}
+    hidden = others[len(shown) :]
+    if len(hidden):
+        axes.scatter(token_shift.count[hidden], token_shift.statistic[hidden], rasterized=True, **faint)
     axes.scatter(
-        token_shift.count[others], token_shift.statistic[others], s=9, color=_GREY, alpha=0.45, linewidths=0,
-        label=f"not selected ({int(moved.sum()) - int(moved[chosen].sum()):,} rows that moved)",
+        token_shift.count[shown], token_shift.statistic[shown], gid=OTHER_ROWS,
+        label=f"not selected ({len(others):,} rows that moved)", **faint,
     )  # fmt: skip
     axes.scatter(
         token_shift.count[chosen], token_shift.statistic[chosen], s=26, color=_ORANGE, edgecolors="white",
-        linewidths=0.6, zorder=3, label=f"the ticket ({len(chosen):,} rows)",
+        linewidths=0.6, zorder=3, label=f"the ticket ({len(chosen):,} rows)", gid=TICKET_ROWS,
     )  # fmt: skip
     axes.set_xscale("symlog", linthresh=1, linscale=0.4)
     axes.xaxis.set_major_formatter(lambda count, _: f"{count:,.0f}")
@@ -55,30 +81,43 @@ def token_shift_picture(token_shift: TokenShift, rows: Sequence[Mapping[str, Any
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False, fontsize=9)
     largest = chosen[np.argsort(-token_shift.statistic[chosen], kind="stable")][:_KEPT_CLEAR].tolist()
     points = [(float(token_shift.count[i]), float(token_shift.statistic[i])) for i in largest]
-    _name_points(axes, points, [_drawable(names[i], i) for i in largest[:_NAMED_ROWS]])
-    return _png(figure)
+    name_points(axes, points, [_drawable(names[i], i) for i in largest[:_NAMED_ROWS]])
+    return figure
+
+
+def _others(token_shift: TokenShift, chosen: np.ndarray) -> np.ndarray:
+    """Rows that moved and are not in the ticket, by statistic descending, then by id."""
+    moved = token_shift.statistic > 0
+    moved[chosen] = False
+    found = np.flatnonzero(moved)
+    return found[np.argsort(-token_shift.statistic[found], kind="stable")]
 
 
 def score_picture(results: Sequence[Result]) -> bytes:
+    """The drawing of `score_drawing` as a PNG file."""
+    return to_png(score_drawing(results), tight=True)
+
+
+def score_drawing(results: Sequence[Result]) -> "Figure":
     """BLEU of each result, whole continuation and first line, with bootstrap intervals where they are known.
 
     Args:
         results: in the order from top to bottom; a missing score leaves its place empty.
 
     Returns:
-        a PNG file.
+        the drawing; the bar of a result is `METRIC-NUMBER`.
     """
-    figure, axes = _figure(8.0, 1.5 + 0.52 * len(results))
+    figure, axes = new_axes(8.0, 1.5 + 0.52 * len(results))
     places = np.arange(len(results))[::-1]
     for offset, metric, colour, label in (
         (0.19, "bleu_whole", _BLUE, "whole continuation"),
         (-0.19, "bleu_first_line", _PALE_BLUE, "first line only"),
     ):
-        for place, result in zip(places + offset, results, strict=True):
+        for count, (place, result) in enumerate(zip(places + offset, results, strict=True)):
             score, interval = getattr(result, metric), getattr(result, f"{metric}_interval")
             if score is None:
                 continue
-            axes.barh(place, score, height=0.36, color=colour, label=label)
+            axes.barh(place, score, height=0.36, color=colour, label=label, gid=f"{metric}-{count}")
             label = "_nolegend_"
             if interval is not None:
                 axes.plot(interval, [place, place], color=_INK, linewidth=1.4, solid_capstyle="butt")
@@ -98,10 +137,10 @@ def score_picture(results: Sequence[Result]) -> bytes:
     handles, labels = axes.get_legend_handles_labels()
     if handles:
         figure.legend(handles, labels, loc="upper center", ncols=2, frameon=False, fontsize=9)
-    return _png(figure)
+    return figure
 
 
-def _figure(width: float, height: float) -> "tuple[Figure, Axes]":
+def new_axes(width: float, height: float) -> "tuple[Figure, Axes]":
     """A figure of a given size in inches, with one pair of axes; unknown to pyplot and its global state."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -116,14 +155,14 @@ def _figure(width: float, height: float) -> "tuple[Figure, Axes]":
     return figure, axes
 
 
-def _png(figure: "Figure") -> bytes:
-    content = io.BytesIO()
-    figure.savefig(content, format="png", bbox_inches="tight", pad_inches=0.12, metadata={"Software": None})
-    return content.getvalue()
+def name_points(axes: "Axes", points: Sequence[tuple[float, float]], names: Sequence[str]) -> None:
+    """Write the names beside the first points, on no point and no other name; one without a free place is left out.
 
-
-def _name_points(axes: "Axes", points: Sequence[tuple[float, float]], names: Sequence[str]) -> None:
-    """Write the names beside the first points, on no point and no other name; one without a free place is left out."""
+    Args:
+        axes: with their final limits.
+        points: (x, y) in units of the data; those beyond the names are only kept clear.
+        names: of the first points.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     canvas = axes.figure.canvas

@@ -9,13 +9,19 @@ from typing import Any
 
 from ks_lottery.checkpoints.writer import atomic_file
 from ks_lottery.errors import DataError
-from ks_lottery.report.page import SCORE_PICTURE, SHIFT_PICTURE, page
+from ks_lottery.report.examples import TranslationExample, examples_from_bytes, examples_to_bytes
+from ks_lottery.report.html.document import html_page
+from ks_lottery.report.page import BYTES_PICTURE, DOUBTS, SCORE_PICTURE, SHIFT_PICTURE, page
 from ks_lottery.report.plots import score_picture, token_shift_picture
 from ks_lottery.report.results import PairedDifference, Result, by_name, with_gains
+from ks_lottery.report.size_plot import bytes_picture, saved
 from ks_lottery.report.token_shift import TokenShift
+from ks_lottery.report.translation_figures import figures_of, sections_of
 
-PAGE, DATA, TOKEN_ROWS = "report.md", "results.json", "token_rows.safetensors"
+PAGE, HTML_PAGE, DATA = "report.md", "report.html", "results.json"
+TOKEN_ROWS, EXAMPLES = "token_rows.safetensors", "examples.json"
 _FORMAT = 1
+_PICTURES = {"scores": SCORE_PICTURE, "bytes": BYTES_PICTURE, "shift": SHIFT_PICTURE}
 
 
 @dataclass(frozen=True)
@@ -27,6 +33,7 @@ class Report:
         ticket: what `ticket_summary` gives, or None.
         token_shift: every token row, for the picture, or None.
         differences: paired intervals of the ticket against its controls.
+        examples: test sentences with what some runs made of them; they stand in the HTML page alone.
         title: headline.
         command: what made the results, so that a reader can repeat them.
         meta: facts about the run as JSON values: model, data, languages, seeds, versions, number of test sentences.
@@ -38,6 +45,7 @@ class Report:
     ticket: Mapping[str, Any] | None = None
     token_shift: TokenShift | None = None
     differences: Sequence[PairedDifference] = ()
+    examples: Sequence[TranslationExample] = ()
     title: str = "Lottery ticket report"
     command: str | None = None
     meta: Mapping[str, Any] = field(default_factory=dict)
@@ -45,7 +53,9 @@ class Report:
 
 
 def write_report(folder: str | os.PathLike[str], report: Report) -> Path:
-    """Write `report.md`, `results.json`, the pictures and their data into a folder.
+    """Write `report.html`, `report.md`, `results.json`, the pictures and their data into a folder.
+
+    `report.html` is one file that needs neither the others nor a network.
 
     Everything is made before the first file is touched, and each file is replaced as a whole, the page last. Other
     files in the folder stay.
@@ -62,12 +72,20 @@ def write_report(folder: str | os.PathLike[str], report: Report) -> Path:
     """
     by_name(report.results)
     results = with_gains(report.results)
+    text = page(report, results)
+    label = _statistic(report)
+    html = html_page(text, figures_of(report, results, _PICTURES, label), sections_of(report), DOUBTS)
     contents: dict[str, bytes | None] = {
         TOKEN_ROWS: None if report.token_shift is None else report.token_shift.to_bytes(),
         SCORE_PICTURE: score_picture(results),
-        SHIFT_PICTURE: None if report.token_shift is None else _shift_picture(report),
+        EXAMPLES: examples_to_bytes(report.examples) if report.examples else None,
+        SHIFT_PICTURE: None
+        if report.token_shift is None
+        else token_shift_picture(report.token_shift, () if report.ticket is None else report.ticket["rows"], label),
+        BYTES_PICTURE: bytes_picture(results) if len(saved(results)) > 1 else None,
         DATA: _data(report, results),
-        PAGE: page(report, results).encode(),
+        HTML_PAGE: html.encode(),
+        PAGE: text.encode(),
     }
     for name, content in contents.items():
         if content is None:
@@ -94,13 +112,14 @@ def read_report(folder: str | os.PathLike[str]) -> Report:
                 f"{str(file)!r} has format {data['format']!r}; this version of ks_lottery reads {_FORMAT}. Upgrade "
                 "ks_lottery."
             )
-        token_rows = Path(folder) / TOKEN_ROWS
+        token_rows, examples = Path(folder) / TOKEN_ROWS, Path(folder) / EXAMPLES
         shift = TokenShift.from_bytes(token_rows.read_bytes(), data["token_group"]) if token_rows.is_file() else None
         return Report(
             results=[Result.from_dict(row) for row in data["rows"]],
             ticket=data["ticket"],
             token_shift=shift,
             differences=[PairedDifference(**entry) for entry in data["differences"]],
+            examples=examples_from_bytes(examples.read_bytes()) if examples.is_file() else (),
             title=data["title"],
             command=data["command"],
             meta=data["meta"],
@@ -113,7 +132,7 @@ def read_report(folder: str | os.PathLike[str]) -> Report:
 
 
 def rebuild_report(folder: str | os.PathLike[str]) -> Path:
-    """Write page and pictures again from `results.json` and `token_rows.safetensors` alone; errors as `read_report`."""
+    """Write pages and pictures again from the data files of the folder alone; errors as `read_report`."""
     return write_report(folder, read_report(folder))
 
 
@@ -135,9 +154,6 @@ def _data(report: Report, results: Sequence[Result]) -> bytes:
         raise DataError(f"The report cannot be written as JSON: {error}. Give plain numbers and texts.") from error
 
 
-def _shift_picture(report: Report) -> bytes:
-    assert report.token_shift is not None
-    if report.ticket is None:
-        return token_shift_picture(report.token_shift)
-    label = "D" if report.ticket["provenance"]["method"] == "ks" else "statistic"
-    return token_shift_picture(report.token_shift, report.ticket["rows"], label)
+def _statistic(report: Report) -> str:
+    """What the statistic of a row is called."""
+    return "D" if report.ticket is None or report.ticket["provenance"]["method"] == "ks" else "statistic"

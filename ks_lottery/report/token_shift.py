@@ -1,5 +1,6 @@
 """How far every token row moved and how often its token occurs: the data of a picture, as a file."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,14 +18,16 @@ class TokenShift:
         statistic: [vocabulary] float64; what the finder measured, D for KS-Lottery.
         count: [vocabulary] int64; occurrences of each token in the training text.
         group: name of the unit group.
+        tokens: [vocabulary] each token in one line (`readable_tokens`), or None where nobody named them.
 
     Raises:
-        DataError: if the two differ in shape, or a statistic is NaN or infinite.
+        DataError: if they differ in length, or a statistic is NaN or infinite.
     """
 
     statistic: np.ndarray
     count: np.ndarray
     group: str = "input"
+    tokens: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         statistic = np.asarray(self.statistic, dtype=np.float64)
@@ -36,12 +39,17 @@ class TokenShift:
             )
         if not np.isfinite(statistic).all():
             raise DataError(f"The statistic of row {int(np.argmin(np.isfinite(statistic)))} is NaN or infinite.")
+        if self.tokens is not None and len(self.tokens) != len(count):
+            raise DataError(f"{len(self.tokens):,} tokens are named, but there are {len(count):,} rows. Name each row.")
         object.__setattr__(self, "statistic", statistic)
         object.__setattr__(self, "count", count)
 
     def to_bytes(self) -> bytes:
         """A safetensors file that `from_bytes` reads back."""
         tensors = {"statistic": np.ascontiguousarray(self.statistic), "count": np.ascontiguousarray(self.count)}
+        if self.tokens is not None:
+            lines = "\n".join(" ".join(token.splitlines()) for token in self.tokens)
+            tensors["tokens"] = np.frombuffer(lines.encode("utf-8", "replace"), dtype=np.uint8)
         return save(tensors, metadata={"format": "pt"})
 
     @classmethod
@@ -53,6 +61,8 @@ class TokenShift:
         """
         try:
             tensors = load(content)
-            return cls(tensors["statistic"], tensors["count"], group)
-        except (SafetensorError, KeyError) as error:
+            named = tensors.get("tokens")
+            tokens = None if named is None else tuple(named.tobytes().decode("utf-8").split("\n"))
+            return cls(tensors["statistic"], tensors["count"], group, tokens)
+        except (SafetensorError, KeyError, UnicodeDecodeError) as error:
             raise DataError(f"The token rows cannot be read ({error}). Write the report again.") from error

@@ -195,7 +195,9 @@ def test_a_run_leaves_tickets_models_scores_and_report(clean) -> None:
     assert not list((clean.folder / "unfinished").iterdir())
     assert not list(clean.folder.rglob("trainer")), "the Trainers' checkpoints are gone"
     report = clean.folder / "report"
-    assert {path.name for path in report.iterdir()} == {"report.md", "results.json", "scores.png", "heads.png"}
+    assert {path.name for path in report.iterdir()} == {
+        "report.html", "report.md", "results.json", "scores.png", "heads.png"
+    }  # fmt: skip
     assert all((report / name).read_bytes().startswith(b"\x89PNG") for name in ("scores.png", "heads.png"))
     page = (report / "report.md").read_text()
     assert all(f"| {name} |" in page for name in TUNED)

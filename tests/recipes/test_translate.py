@@ -17,7 +17,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer
 from ks_lottery.errors import CheckpointError, DataError, OptionError, TicketError
 from ks_lottery.finders.search import find_ticket
 from ks_lottery.finders.select import TopK
+from ks_lottery.report.report import read_report
 from ks_lottery.ticket.ticket import Ticket
+from ks_lottery.ticket.tokens import readable_token
 from tests.recipes.tiny_run import (
     PROMPT,
     ROOT,
@@ -41,7 +43,7 @@ SHARED = ROOT.parent / "shared"
 TATOEBA = SHARED / "data" / "tatoeba" / "deu-eng.zip"
 POCKET = next((path for path in (MODEL_FOLDER, SHARED / "models" / "pocket-prototype") if path.is_dir()), None)
 needs_pocket = pytest.mark.skipif(POCKET is None, reason="the embedded model is not here")
-PICTURES = ("scores.png", "token_shift.png")
+PICTURES = ("adapter_bytes.png", "scores.png", "token_shift.png")
 
 
 @pytest.fixture(scope="module")
@@ -82,12 +84,19 @@ def test_a_run_leaves_ticket_models_scores_and_report(clean) -> None:
     assert not list(clean.folder.rglob("trainer")), "the Trainers' checkpoints are gone"
     report = clean.folder / "report"
     files = {path.name for path in report.iterdir()}
-    assert files == {"report.md", "results.json", "token_rows.safetensors", *PICTURES}
+    assert files == {
+        "examples.json", "report.html", "report.md", "results.json", "token_rows.safetensors", *PICTURES
+    }  # fmt: skip
     assert all((report / name).read_bytes().startswith(b"\x89PNG") for name in PICTURES)
     page = (report / "report.md").read_text()
     assert all(f"| {name} |" in page for name in ROWS)
     assert f"accelerate launch recipes/translate.py --model_name_or_path {clean.model}" in page
-    assert f"report: {report / 'report.md'}" in clean.printed[0]
+    assert f"report: {report / 'report.md'}, for a browser {report / 'report.html'}" in clean.printed[0]
+    shown = read_report(report)
+    assert {example.source for example in shown.examples} <= {pair.source for pair in tiny_pairs()}
+    assert len(shown.examples) == 8
+    assert set(shown.examples[0].written) == {"base", "full tuning", "partial tuning"}
+    assert shown.token_shift.tokens[0] == readable_token(AutoTokenizer.from_pretrained(clean.model), 0)
 
 
 def test_every_row_has_its_scores_and_what_it_cost(clean) -> None:
@@ -285,8 +294,9 @@ def test_a_run_is_pushed_with_everything_that_is_needed(clean, fake_hub, tmp_pat
     adapter = {"adapter_config.json", "adapter_model.safetensors"}
     assert set(files) == {
         "README.md", "ticket.safetensors", "plain/README.md", *adapter, *(f"plain/adapter/{name}" for name in adapter),
-        *(f"report/{path.name}" for path in (folder / "report").iterdir()),
+        *(f"report/{path.name}" for path in (folder / "report").iterdir() if path.name != "examples.json"),
     }  # fmt: skip
+    assert not any(pair.source in files["report/report.html"].decode() for pair in tiny_pairs())
     header, _, text = files["README.md"].decode().removeprefix("---\n").partition("\n---\n")
     assert yaml.safe_load(header)["base_model"] == "tester/tiny"
     assert yaml.safe_load(header)["library_name"] == "peft"

@@ -271,7 +271,7 @@ def contents(folder: Path) -> dict[str, Any]:
 
 def _contents(folder: Path) -> Iterator[tuple[str, Any]]:
     for file in sorted(folder.rglob("*")):
-        if not file.is_file() or file.suffix in (".png", ".md"):
+        if not file.is_file() or file.suffix in (".png", ".md", ".html"):
             continue
         content: Any = file.read_bytes().replace(str(folder).encode(), b"FOLDER")
         if file.name == "ticket.safetensors":

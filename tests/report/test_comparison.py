@@ -17,7 +17,7 @@ from ks_lottery.errors import DataError
 from ks_lottery.evaluation.record import CellCost, Record
 from ks_lottery.report.comparison import sanity_verdicts, write_comparison
 from ks_lottery.report.comparison_cells import tables_of
-from ks_lottery.report.comparison_plots import _overlap_matrix, cost_picture, density_picture, front, overlap_picture
+from ks_lottery.report.comparison_plots import cost_picture, density_picture, front, overlap_matrix, overlap_picture
 from ks_lottery.report.comparison_tables import score_table, transfer_table
 from tests.report.comparison_example import WORTH, example_overlaps, example_records, record
 
@@ -33,7 +33,9 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_files_of_a_comparison(written: Path) -> None:
-    assert sorted(file.name for file in written.iterdir()) == sorted(("comparison.md", "comparison.json", *PICTURES))
+    assert sorted(file.name for file in written.iterdir()) == sorted(
+        ("comparison.html", "comparison.md", "comparison.json", *PICTURES)
+    )
     page = (written / "comparison.md").read_text(encoding="utf-8")
     assert re.findall(r"!\[.*?\]\((.*?)\)", page) == list(PICTURES)
     for name in PICTURES:
@@ -199,7 +201,7 @@ def test_overlap_is_averaged_and_symmetric_and_the_diagonal_is_other_replicates(
         overlap("a", "b", 0, 0, 0.2), overlap("b", "a", 1, 1, 0.4), overlap("a", "a", 0, 0, 1.0),
         overlap("a", "a", 0, 1, 0.7),
     ]  # fmt: skip
-    values = _overlap_matrix(overlaps, ["a", "b", "c"])
+    values = overlap_matrix(overlaps, ["a", "b", "c"])
     expected = [[0.7, 0.3, np.nan], [0.3, np.nan, np.nan], [np.nan, np.nan, np.nan]]
     np.testing.assert_allclose(values, expected)
     assert overlap_picture(overlaps).startswith(b"\x89PNG")

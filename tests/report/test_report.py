@@ -12,7 +12,10 @@ from ks_lottery.report.report import Report, read_report, rebuild_report, write_
 from ks_lottery.report.results import Result, with_gains
 from tests.report.example import example_report, example_results, example_ticket
 
-FILES = ["report.md", "results.json", "scores.png", "token_rows.safetensors", "token_shift.png"]
+FILES = [
+    "adapter_bytes.png", "report.html", "report.md", "results.json", "scores.png", "token_rows.safetensors",
+    "token_shift.png",
+]  # fmt: skip
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -29,6 +32,7 @@ def test_rebuilding_gives_the_same_files(tmp_path: Path) -> None:
     page = write_report(tmp_path, example_report())
     before = contents(tmp_path)
     page.unlink()
+    (tmp_path / "report.html").unlink()
     (tmp_path / "scores.png").unlink()
     (tmp_path / "token_shift.png").unlink()
     assert rebuild_report(tmp_path) == page
@@ -48,7 +52,7 @@ def test_reading_gives_the_report_back(tmp_path: Path) -> None:
 def test_pictures_on_the_page_exist(tmp_path: Path) -> None:
     page = write_report(tmp_path, example_report()).read_text(encoding="utf-8")
     pictures = re.findall(r"!\[.*\]\((.*)\)", page)
-    assert pictures == ["scores.png", "token_shift.png"]
+    assert pictures == ["scores.png", "adapter_bytes.png", "token_shift.png"]
     assert all((tmp_path / picture).is_file() for picture in pictures)
 
 
@@ -75,7 +79,7 @@ def test_a_bare_report(tmp_path: Path) -> None:
     write_report(tmp_path, example_report())
     results = [Result(name="base", bleu_whole=2.5, spbleu_whole=3.0)]
     page = write_report(tmp_path, Report(results, title="Bare")).read_text(encoding="utf-8")
-    assert sorted(contents(tmp_path)) == ["report.md", "results.json", "scores.png"]
+    assert sorted(contents(tmp_path)) == ["report.html", "report.md", "results.json", "scores.png"]
     assert "there is no verdict" in page
     for absent in ("## The ticket", "## Certificate", "token_shift.png", "Made by", "spBLEU is missing", "numbers**"):
         assert absent not in page
