@@ -42,13 +42,21 @@ class TuningArguments:
     max_length: int = field(default=512, metadata={"help": "Longest training example, in tokens."})
     checkpoint_steps: int = field(default=500, metadata={"help": "Steps between resumable checkpoints."})
     seed: int = field(default=0, metadata={"help": "Of data order and initialisation."})
+    report_to: str = field(
+        default="none",
+        metadata={
+            "help": "Logger of the Trainers, such as tensorboard (into OUTPUT_DIR/logs) or wandb; embed tuning also "
+            "shows its ticket as it forms."
+        },
+    )
+    watch_steps: int = field(default=50, metadata={"help": "With --report_to: steps between two looks at the ticket."})
 
     def __post_init__(self) -> None:
         for name in ("embed_rates", "full_rates", "row_rates", "lora_rates"):
             rates = getattr(self, name)
             if not rates or min(rates) <= 0:
                 raise OptionError(f"--{name} {rates}: must be one or more learning rates above 0.")
-        _require_positive(self, "epochs", "row_epochs", "batch_size", "max_length", "checkpoint_steps")
+        _require_positive(self, "epochs", "row_epochs", "batch_size", "max_length", "checkpoint_steps", "watch_steps")
         if self.micro_batch_size is not None:
             _require_positive(self, "micro_batch_size")
 

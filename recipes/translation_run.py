@@ -17,7 +17,7 @@ from translation_data import LANGUAGES, DataArguments, TranslationData, load_tra
 from translation_options import EvaluationArguments, ModelArguments, TuningArguments
 from translation_report import Tested, push_run, write_run_report
 from translation_ticket import UNRELATED, TicketArguments, TokenCounts, controls_of, count_tokens
-from tuning import best_rate, steps_of, train_adapter, train_probe, trainer_arguments
+from tuning import best_rate, logs_in, steps_of, train_adapter, train_probe, trainer_arguments
 
 from ks_lottery.adapter.attach import attach_ticket
 from ks_lottery.adapter.fit import chosen_rows
@@ -32,6 +32,7 @@ from ks_lottery.report.results import BASE, LORA, PARTIAL_TRANSFER
 from ks_lottery.report.token_shift import TokenShift
 from ks_lottery.ticket.ticket import Ticket
 from ks_lottery.ticket.tokens import readable_token
+from ks_lottery.training.callback import TicketCallback
 from ks_lottery.training.examples import (
     ResponseCollator,
     ResponseExamples,
@@ -93,7 +94,12 @@ class TranslationRun:
 
         def train(folder: Path, rate: float) -> None:
             arguments = self._arguments(folder / "probe" / "trainer", rate, self.tuning.epochs)
-            train_probe(self.pretrained.load(), self.examples, folder, scope, arguments, self.tokenizer)
+            watching = self._watching(folder) if scope == "embedding" else ()
+            with logs_in(self._logs(name, rate)):
+                train_probe(
+                    self.pretrained.load(), self.examples, folder, scope, arguments, self.tokenizer,
+                    callbacks=watching,
+                )  # fmt: skip
 
         def load(folder: Path) -> PreTrainedModel:
             return self.pretrained.load(folder / "probe" / "after")
@@ -246,7 +252,8 @@ class TranslationRun:
             torch.manual_seed(self.tuning.seed)
             model = attach(self.pretrained.load())
             arguments = self._arguments(folder / "trainer", rate, inputs["epochs"])
-            train_adapter(model, self.examples, folder, arguments, ResponseCollator(padding_id(self.tokenizer)))
+            with logs_in(self._logs(name, rate)):
+                train_adapter(model, self.examples, folder, arguments, ResponseCollator(padding_id(self.tokenizer)))
 
         def load(folder: Path) -> PeftModel:
             return PeftModel.from_pretrained(self.pretrained.load(), folder / "adapter")
@@ -285,7 +292,17 @@ class TranslationRun:
 
     def _arguments(self, folder: Path, rate: float, epochs: float) -> TrainingArguments:
         narrow = self.pretrained.dtype == torch.bfloat16
-        return trainer_arguments(folder, rate, epochs, self.tuning, bf16=narrow)
+        return trainer_arguments(folder, rate, epochs, self.tuning, bf16=narrow, report_to=self.tuning.report_to)
+
+    def _logs(self, name: str, rate: float) -> Path:
+        return self.stages.folder / "logs" / slug(name) / f"{rate:g}"
+
+    def _watching(self, folder: Path) -> Sequence[TicketCallback]:
+        """What shows the ticket as it forms, where there is a logger to show it."""
+        if self.tuning.report_to == "none":
+            return ()
+        before, every = folder / "probe" / "before", self.tuning.watch_steps
+        return (TicketCallback(before, finder=self.ticket.finder, selector=self.ticket.make_selector(), every=every),)
 
     def _say(self, text: str) -> None:
         if self.state.is_main_process:

@@ -3,20 +3,24 @@
 import dataclasses
 import json
 import math
+import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
 from method import Method, saved_size, slug, was_begun
 from stages import Stages, fingerprint, processes
-from transformers import Trainer, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from ks_lottery.checkpoints.writer import write_json
 from ks_lottery.errors import OptionError
 from ks_lottery.training.arguments import probe_arguments
 from ks_lottery.training.cost import measure
 from ks_lottery.training.probe import newest_checkpoint, probe
+
+_TENSORBOARD = "TENSORBOARD_LOGGING_DIR"  # where transformers' callback for TensorBoard looks
 
 
 class BatchOptions(Protocol):
@@ -67,6 +71,19 @@ def trainer_arguments(
     )
 
 
+@contextmanager
+def logs_in(folder: Path) -> Iterator[None]:
+    """Inside the block, Trainers that log to TensorBoard do so in a folder that stays when their own is gone."""
+    earlier = os.environ.get(_TENSORBOARD)
+    os.environ[_TENSORBOARD] = str(folder)
+    try:
+        yield
+    finally:
+        del os.environ[_TENSORBOARD]
+        if earlier is not None:
+            os.environ[_TENSORBOARD] = earlier
+
+
 def steps_of(examples: int, epochs: float, options: BatchOptions) -> int:
     """Optimizer steps of a training."""
     return math.ceil(math.ceil(examples / options.batch_size) * epochs)
@@ -80,13 +97,14 @@ def train_probe(
     arguments: TrainingArguments,
     tokenizer: Any,
     collator: Any = None,
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> None:
     """Tune a scope densely in `folder/probe`, going on from what a killed attempt left; arguments as of `probe`."""
     state = processes()
     if state.is_main_process and not was_begun(folder):
         shutil.rmtree(folder / "probe", ignore_errors=True)  # its record would refuse another micro_batch_size
     state.wait_for_everyone()
-    probe(model, examples, folder / "probe", scope, arguments, tokenizer, data_collator=collator)
+    probe(model, examples, folder / "probe", scope, arguments, tokenizer, collator, callbacks)
 
 
 def train_adapter(model: Any, examples: Any, folder: Path, arguments: TrainingArguments, collator: Any) -> None:

@@ -121,7 +121,7 @@ class TicketCallback(TrainerCallback):
     ) -> Any:
         """Look, every `every` optimizer steps."""
         if state.global_step % self.every == 0:
-            self._look(state, model, optimizer)
+            self._look(state, control, model, optimizer)
             if self.patience is not None and self._steady >= self.patience:
                 control.should_training_stop = True
         return control
@@ -131,9 +131,9 @@ class TicketCallback(TrainerCallback):
     ) -> None:
         """Look at the final weights."""
         if state.global_step != self._last_step:
-            self._look(state, model, optimizer)
+            self._look(state, control, model, optimizer)
 
-    def _look(self, state: Any, model: torch.nn.Module, optimizer: Any) -> None:
+    def _look(self, state: Any, control: Any, model: torch.nn.Module, optimizer: Any) -> None:
         self._last_step = state.global_step
         self._frozen.check(model, f"by step {state.global_step}", optimizer)
         scores = score_units(self._opened, model, self.units, self.finder)
@@ -157,7 +157,9 @@ class TicketCallback(TrainerCallback):
         if self._log is None:
             state.log_history.append({**logs, "epoch": state.epoch, "step": state.global_step})
         else:
+            wanted = control.should_log
             self._log(logs)
+            control.should_log = wanted  # a Trainer takes every log for the one that was due: the loss would be lost
 
     def _selected(self, scores: list[UnitScores]) -> dict[str, np.ndarray]:
         """Selected units per group; none where the selector finds nothing to select."""
