@@ -60,8 +60,8 @@ def push(
 
     The token is the one of `hf auth login`, or HF_TOKEN; it is never printed. A card is written where the folder has
     none of its own: base model, tags by which `ks-lottery pull --list` finds it, and the scores of a report. FOLDER
-    stays as it is. Pickles, checkpoints and hidden files are not pushed, and nothing at all is pushed if a private
-    key, the key of a mark or an access token is among the files.
+    stays as it is. Pickles, checkpoints, hidden files and what quotes test sentences are not pushed, and nothing at
+    all is pushed if a private key, the key of a mark or an access token is among the files.
 
     Example: ks-lottery push adapter me/my-ticket --ticket ticket --private
     """

@@ -36,6 +36,10 @@ _AUTO_CLASSES = {
 _LEFT_BEHIND = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt", "checkpoint-*", "trainer_state.json", ".*", "__pycache__")
 """Pickles, what a Trainer needs to resume, and hidden files."""
 
+_SENTENCES = "examples.json"
+_WITH_SENTENCES = (_SENTENCES, "report.html")
+"""What of a report quotes the test data, whose licence nobody asked for."""
+
 
 @dataclass(frozen=True)
 class Publication:
@@ -43,7 +47,8 @@ class Publication:
 
     Attributes:
         ticket: folder or file of the ticket that an adapter was trained on, to lie beside it.
-        report: folder of a report, to lie in `report/`; its scores enter the card.
+        report: folder of a report, to lie in `report/`; its scores enter the card. Files that quote test sentences stay
+            here.
         base_model: Hub id of the base model; the one that the files name if None.
         run: row of the report that is the model's own.
         dataset: `type` and `name` of the test data; from the report if None.
@@ -136,7 +141,8 @@ def _gather(outgoing: Path, what: Publication) -> str | None:
     if what.report is not None:
         if not (Path(what.report) / "results.json").is_file():
             raise OptionError(f"report={str(what.report)!r} holds no results.json, so it is no report's folder.")
-        shutil.copytree(what.report, outgoing / "report", dirs_exist_ok=True)
+        private = _WITH_SENTENCES if (Path(what.report) / _SENTENCES).is_file() else ()
+        shutil.copytree(what.report, outgoing / "report", dirs_exist_ok=True, ignore=shutil.ignore_patterns(*private))
     configs = list(outgoing.rglob(ADAPTER_CONFIG))
     named = [strict_json_file(config).get("base_model_name_or_path") for config in configs]
     if ticket_file(outgoing).is_file():

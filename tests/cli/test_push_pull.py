@@ -38,7 +38,7 @@ def test_there_and_back(run: Run, fake_hub: FakeHub, ticket: Ticket) -> None:
     )  # fmt: skip
     assert (outcome.code, outcome.err) == (0, "")
     repository = fake_hub.repositories["tester/me-ticket"]
-    assert outcome.out == f"Pushed 7 files: {fake_hub.url}/tester/me-ticket/commit/{repository.commits[-1].oid}\n"
+    assert outcome.out == f"Pushed 9 files: {fake_hub.url}/tester/me-ticket/commit/{repository.commits[-1].oid}\n"
     assert repository.private
     assert repository.commits[-1].message == "First"
     card = ModelCard(fake_hub.files("tester/me-ticket")["README.md"].decode())

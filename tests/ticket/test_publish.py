@@ -1,5 +1,6 @@
 """What is pushed can be used by others: a card, a base model that they can load, and nothing of this machine."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -14,6 +15,7 @@ from transformers import AutoModelForCausalLM
 from ks_lottery.adapter.attach import attach_ticket
 from ks_lottery.adapter.export.exporter import export_ticket
 from ks_lottery.errors import OptionError, TicketError
+from ks_lottery.report.examples import TranslationExample, Written
 from ks_lottery.report.report import write_report
 from ks_lottery.ticket.ownership.signature import make_key, sign_ticket
 from ks_lottery.ticket.publish import Publication, publish
@@ -49,7 +51,8 @@ def test_an_adapter_with_its_ticket_and_report(
 ) -> None:
     folder, base, expected = made
     fake_hub.add("tester/base", base)
-    write_report(tmp_path / "report", example_report())
+    quoted = TranslationExample("a sentence of others", ("r",), {"base": Written("w", True)})
+    write_report(tmp_path / "report", dataclasses.replace(example_report(), examples=[quoted]))
     ticket = Ticket.load(folder / "ticket")
     ticket.save(tmp_path / "signed")
     sign_ticket(ticket, make_key(tmp_path / "owner.pem")).save(tmp_path / "signed" / "signature.json")
@@ -65,6 +68,7 @@ def test_an_adapter_with_its_ticket_and_report(
     assert {"ticket.safetensors", "signature.json", "report/results.json", "plain/adapter/adapter_config.json"} <= set(
         pushed.files
     )
+    assert not any(b"a sentence of others" in content for content in fake_hub.files("tester/tuned").values())
     data = card_of(fake_hub, "tester/tuned").data
     assert (data.library_name, data.base_model, data.license) == ("peft", "tester/base", "apache-2.0")
     assert data.to_dict()["base_model_relation"] == "adapter"
