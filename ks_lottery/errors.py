@@ -41,5 +41,9 @@ class DataError(LotteryError, ValueError):
     """A data set or a sentence cannot be used as it is."""
 
 
+class WriteError(LotteryError, OSError):
+    """A file or folder could not be written: the disk is full, or the place may not be written."""
+
+
 class HubError(LotteryError, OSError):
     """The Hugging Face Hub could not be reached or refused."""

@@ -20,6 +20,7 @@ from ks_lottery.training.callback import TicketCallback
 from ks_lottery.training.causal_lm import require_causal_lm
 from ks_lottery.training.examples import ResponseCollator, padding_id
 from ks_lottery.training.probe_folders import write_whole_checkpoint
+from ks_lottery.training.run_lock import RunLock
 from ks_lottery.training.scope import needs_autocast, only_trainable, scope_parameters
 
 _RECORD = "probe.json"
@@ -66,7 +67,8 @@ def probe(
         the folder `output_dir/after`.
 
     Raises:
-        OptionError: if model, scope or arguments cannot be used, or the folder holds another probe.
+        OptionError: if model, scope or arguments cannot be used, or the folder holds another probe, is in use by
+            another process, or cannot be written.
         DataError: if the data set is empty.
         UnknownNameError, UnitError: if the architecture is unknown.
 
@@ -91,17 +93,30 @@ def probe(
     config = _configuration(model)
     with only_trainable(model, trained):
         trainer = _trainer(model, train_dataset, settings, processing_class, data_collator, callbacks)
-        with _one_process_writes(trainer) as writes:
-            if writes and not (folder / "before").is_dir():
-                write_json(folder / _RECORD, record)
-                write_whole_checkpoint(folder / "before", model, config, list(trained), processing_class)
-        trainer.train(resume_from_checkpoint=newest_checkpoint(settings.output_dir))
-        with _one_process_writes(trainer) as writes:
-            if writes:
-                write_whole_checkpoint(
-                    folder / "after", model, config, list(trained), processing_class, frozen_from=folder / "before"
-                )
+        with _alone_in(folder, trainer):
+            with _one_process_writes(trainer) as writes:
+                if writes and not (folder / "before").is_dir():
+                    write_json(folder / _RECORD, record)
+                    write_whole_checkpoint(folder / "before", model, config, list(trained), processing_class)
+            trainer.train(resume_from_checkpoint=newest_checkpoint(settings.output_dir))
+            with _one_process_writes(trainer) as writes:
+                if writes:
+                    write_whole_checkpoint(
+                        folder / "after", model, config, list(trained), processing_class, frozen_from=folder / "before"
+                    )
     return folder / "after"
+
+
+@contextlib.contextmanager
+def _alone_in(folder: Path, trainer: Trainer) -> Iterator[None]:
+    """Inside the block the first process of this run holds the folder; another run there is an error that names it."""
+    lock = RunLock(folder)
+    if trainer.is_world_process_zero():
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def newest_checkpoint(folder: str | os.PathLike[str]) -> str | None:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerState, TrainingArguments
 from typing_extensions import override
 
@@ -28,7 +27,9 @@ from ks_lottery.training.gated import read_gates, train_gates, write_gates
 from ks_lottery.training.probe import newest_checkpoint
 from ks_lottery.training.probe_folders import write_whole_checkpoint
 from ks_lottery.training.projection import Projection
+from ks_lottery.training.run_lock import exclusively
 from ks_lottery.training.scope import only_trainable
+from ks_lottery.training.sealed import is_sealed, read_sealed, require_seal, seal_folder
 from ks_lottery.training.supernet import read_supernet, train_supernet, write_supernet
 from ks_lottery.units.layout import task_head
 
@@ -98,11 +99,16 @@ class TrainerRuns(Runs):
     def _finished(self, mark: str, make: Callable[[Path], None]) -> Path:
         """The folder of a run, made if no earlier call made it; counts what the run costs."""
         place = self.folder / mark[:20]
-        if not (place / _RECORD).is_file():
+        if not is_sealed(place):
             with exclusively(place):
                 if not (place / _RECORD).is_file():
                     make(place)
-        record = json.loads((place / _RECORD).read_text(encoding="utf-8"))
+                if not is_sealed(place):
+                    shutil.rmtree(self.folder / "unfinished" / mark[:20], ignore_errors=True)
+                    seal_folder(place)
+        way_out = f"Delete the folder {str(place)!r}: it is made again."
+        require_seal(place, way_out)
+        record = read_sealed(place / _RECORD, way_out)
         if record["fingerprint"] != mark:
             raise OptionError(f"{str(place)!r} holds another run than the one asked for. Delete it.")
         self.passes.count(record["examples"], record["examples"], record["seconds"])
@@ -156,7 +162,6 @@ class TrainerRuns(Runs):
                 )
             write_whole_checkpoint(place, model, model.config, list(trained))
         write_json(place / _RECORD, _record(mark, done, arguments, cost))
-        shutil.rmtree(work, ignore_errors=True)
 
     def _make_gates(self, search: GateSearch, place: Path, mark: str) -> None:
         """Train with gates, then write the result in one move."""
@@ -182,7 +187,6 @@ class TrainerRuns(Runs):
         arguments = self.arguments(work)
         torch.manual_seed(arguments.seed)
         yield self.load_model(), arguments
-        shutil.rmtree(work, ignore_errors=True)
 
 
 def trainer_runs(
@@ -226,18 +230,6 @@ def trainer_runs(
         base=open_checkpoint(load_model()), steps=int(steps), parts=len(pieces), passes=Passes(), folder=Path(folder),
         load_model=load_model, datasets=[dataset, *pieces], arguments=arguments, collator=collator, marks=marks or {},
     )  # fmt: skip
-
-
-@contextlib.contextmanager
-def exclusively(place: Path) -> Iterator[None]:
-    """Inside the block, no other process on any machine that shares the folder makes `place`.
-
-    A process that is killed lets go of it.
-    """
-    lock = place.with_name(f".{place.name}.lock")
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(lock):
-        yield
 
 
 class _StopAt(TrainerCallback):

@@ -32,7 +32,9 @@ from ks_lottery.ticket.controls import frequency_like, shuffled_like
 from ks_lottery.ticket.ticket import Ticket
 from ks_lottery.training.cost import measure
 from ks_lottery.training.probe_folders import write_whole_checkpoint
-from ks_lottery.training.runs import TrainerRuns, exclusively
+from ks_lottery.training.run_lock import exclusively
+from ks_lottery.training.runs import TrainerRuns
+from ks_lottery.training.sealed import read_sealed, sealed
 from ks_lottery.units.slab import UnitGroup
 
 T = TypeVar("T")
@@ -60,7 +62,12 @@ class Found:
         """
         place = self.folder / _place(density, control)
         if not place.is_dir():
-            reasons = json.loads((self.folder / "found.json").read_text(encoding="utf-8"))["missing"]
+            reasons = _read_found(self.folder)["missing"]
+            if _place(density, control) not in reasons:
+                raise TicketError(
+                    f"{str(place)!r} is missing, and was there when the search ended. Delete the folder "
+                    f"{str(self.folder)!r}: it is made again."
+                )
             raise TicketError(reasons[_place(density, control)])
         return Ticket.load(place)
 
@@ -101,8 +108,7 @@ class Search:
             with exclusively(place):
                 if not place.is_dir():
                     self._make(entry, place)
-        record = json.loads((place / "found.json").read_text(encoding="utf-8"))
-        return Found(place, CellCost(**record["cost"]))
+        return Found(place, CellCost(**_read_found(place)["cost"]))
 
     def reinitialised(self, ticket: Ticket) -> Checkpoint:
         """The base model with the values of the ticket's tensors in other places; one for a task and replicate."""
@@ -141,7 +147,7 @@ class Search:
                             missing[_place(density, name)] = made
             write_json(
                 folder / "found.json",
-                {"finder": entry.label, "cost": asdict(cost), "missing": missing, "of": _of(self)},
+                sealed({"finder": entry.label, "cost": asdict(cost), "missing": missing, "of": _of(self)}),
             )
 
     def _score(self, method: Finder, after: Checkpoint | None) -> tuple[list[UnitScores], Evidence, Passes, float]:
@@ -239,6 +245,11 @@ class _Clocked(Runs):
 
 def _by_group(ticket: Ticket, among: np.ndarray | None) -> Mapping[str, np.ndarray] | None:
     return None if among is None else dict.fromkeys(ticket.selections, among)
+
+
+def _read_found(place: Path) -> dict[str, Any]:
+    """What a search wrote beside its tickets."""
+    return read_sealed(place / "found.json", f"Delete the folder {str(place)!r}: it is made again.")
 
 
 def _place(density: float, control: str) -> str:

@@ -10,7 +10,8 @@ from ks_lottery.checkpoints.writer import atomic_file, write_json
 from ks_lottery.errors import OptionError
 from ks_lottery.evaluation.comparison.plan import Plan
 from ks_lottery.evaluation.record import Record
-from ks_lottery.training.runs import exclusively
+from ks_lottery.training.run_lock import exclusively, writing_to
+from ks_lottery.training.sealed import opened, read_sealed, sealed
 
 _PLAN = "comparison.json"
 _NAMED, _SHOWN = 3, 80
@@ -20,7 +21,7 @@ class Store:
     """The results of one comparison, in a folder that several workers may share.
 
     Each worker appends finished cells to a file of its own, one JSON object a line. A line that a kill cut off is no
-    cell, and is made again.
+    cell, and is made again. Two processes that are started as one worker append in turn.
 
     Args:
         folder: of the comparison.
@@ -34,24 +35,27 @@ class Store:
     def __init__(self, folder: str | os.PathLike[str], plan: Plan, worker: str = "0-of-1") -> None:
         self.folder = Path(folder)
         self._own = self.folder / "results" / f"{worker}.jsonl"
-        self._own.parent.mkdir(parents=True, exist_ok=True)
+        with writing_to(self.folder):
+            self._own.parent.mkdir(parents=True, exist_ok=True)
         with exclusively(self.folder / _PLAN):
             _require_same(self.folder / _PLAN, plan)
-        self._mend()
 
     def records(self) -> list[Record]:
         """All cells of all workers; of a cell that was made twice the first one that did not fail.
 
         Raises:
-            DataError: if a line is no cell.
+            DataError: if a line is no cell, or not the one that was written.
         """
         found: dict[str, Record] = {}
         for file in sorted(self._own.parent.glob("*.jsonl")):
-            for line in file.read_text(encoding="utf-8").splitlines():
+            for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
                 try:
                     values = json.loads(line)
                 except ValueError:
                     continue  # cut off
+                if isinstance(values, dict):
+                    place = f"Line {number} of {str(file)!r}"
+                    values = opened(values, place, "Delete the line: the cell is made again.")
                 record = Record.from_dict(values)
                 if record.cell not in found or found[record.cell].error:
                     found[record.cell] = record
@@ -63,10 +67,12 @@ class Store:
 
     def append(self, record: Record) -> None:
         """Add a cell; it is on the disk when this returns."""
-        with self._own.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record.to_dict(), sort_keys=True) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        with exclusively(self._own):
+            self._mend()
+            with self._own.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(sealed(record.to_dict()), sort_keys=True) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
 
     def export(self) -> Path:
         """Write all cells into one table, `results.parquet`; costs are columns of their own, scores are JSON."""
@@ -93,9 +99,9 @@ class Store:
 def _require_same(path: Path, plan: Plan) -> None:
     """Check whose folder it is, or mark it."""
     if not path.is_file():
-        write_json(path, {"fingerprint": plan.fingerprint, "plan": plan.to_dict()})
+        write_json(path, sealed({"fingerprint": plan.fingerprint, "plan": plan.to_dict()}))
         return
-    kept = json.loads(path.read_text(encoding="utf-8"))
+    kept = read_sealed(path, "Delete it, and start again with the configuration that the comparison was begun with.")
     if kept["fingerprint"] != plan.fingerprint:
         differing = list(_differences(kept["plan"], plan.to_dict()))
         more = f", and {len(differing) - _NAMED} more" if len(differing) > _NAMED else ""

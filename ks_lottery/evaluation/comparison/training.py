@@ -1,6 +1,5 @@
 """Training a ticket of a comparison, the same way for every cell, and scoring it."""
 
-import json
 import math
 import shutil
 from collections.abc import Callable
@@ -21,7 +20,9 @@ from ks_lottery.ticket.identity import identify
 from ks_lottery.ticket.ticket import Ticket
 from ks_lottery.training.arguments import probe_arguments
 from ks_lottery.training.cost import measure
-from ks_lottery.training.runs import TrainerRuns, exclusively, trainer_runs
+from ks_lottery.training.run_lock import exclusively
+from ks_lottery.training.runs import TrainerRuns, trainer_runs
+from ks_lottery.training.sealed import read_sealed, sealed
 from ks_lottery.training.tickets import train_ticket
 
 
@@ -131,7 +132,7 @@ class Trainings:
         place, work = self.folder / f"{name}.json", self.folder / f".{name}"
         with exclusively(place):
             if place.is_file():
-                kept = json.loads(place.read_text(encoding="utf-8"))
+                kept = read_sealed(place, "Delete it: the training is made again.")
                 return Trained(kept["scores"], CellCost(**kept["cost"]), kept["trainable"])
             best: tuple[float, dict[str, float]] | None = None
             seconds, peak = 0.0, 0
@@ -149,7 +150,7 @@ class Trainings:
             assert best is not None
             examples = len(rates) * steps * self.budget.batch_size
             cost = CellCost(forward=examples, backward=examples, seconds=seconds, peak_bytes=peak)
-            write_json(place, {"scores": best[1], "cost": asdict(cost), "trainable": trainable})
+            write_json(place, sealed({"scores": best[1], "cost": asdict(cost), "trainable": trainable}))
         return Trained(best[1], cost, trainable)
 
     def _arguments(self, folder: Path, rate: float) -> TrainingArguments:
