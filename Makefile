@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: translate quick compare test lint types check bench clean
+.PHONY: translate quick compare test lint types check docs bench clean
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -37,6 +37,10 @@ types: $(VENV)/installed
 	$(BIN)/mypy
 
 check: test lint types
+
+# The site goes to site/; warnings are errors.
+docs: $(VENV)/installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # docs/benchmarks.md says what is measured; the tables go there.
 bench: $(VENV)/installed
