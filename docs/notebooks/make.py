@@ -155,9 +155,14 @@ print(f"largest difference of the logits: {gap:.1e}")""",
 
 def main() -> None:
     """Write the notebook."""
-    cells = []
+    cells: list[dict[str, object]] = []
     for number, (kind, text) in enumerate(CELLS):
-        cell = {"cell_type": kind, "id": f"cell-{number}", "metadata": {}, "source": text.splitlines(keepends=True)}
+        cell: dict[str, object] = {
+            "cell_type": kind,
+            "id": f"cell-{number}",
+            "metadata": {},
+            "source": text.splitlines(keepends=True),
+        }
         cells.append(cell | ({"execution_count": None, "outputs": []} if kind == "code" else {}))
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
     notebook = {"cells": cells, "metadata": {"kernelspec": kernel}, "nbformat": 4, "nbformat_minor": 5}

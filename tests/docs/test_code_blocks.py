@@ -39,8 +39,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     lay_out(tmp_path)
-    kept = [(registry._entries, dict(registry._entries)) for registry in (FINDERS, GRANULARITIES)]
-    kept.append((architecture._ARCHITECTURES, dict(architecture._ARCHITECTURES)))
+    registered: tuple[Any, ...] = (FINDERS._entries, GRANULARITIES._entries, architecture._ARCHITECTURES)
+    kept = [(entries, dict(entries)) for entries in registered]
     torch.manual_seed(0)
     yield tmp_path
     for entries, before in kept:
@@ -97,7 +97,12 @@ def test_units_and_adapters(place: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     names = run_page("units.md", common_names())
     assert names["heads"].granularity == "heads"
     asked: list[tuple[object, ...]] = []
-    monkeypatch.setattr(importers, "import_sft", lambda *given: asked.append(given) or ("ticket", "model"))
+
+    def import_sft(*given: object) -> tuple[str, str]:
+        asked.append(given)
+        return "ticket", "model"
+
+    monkeypatch.setattr(importers, "import_sft", import_sft)
     monkeypatch.setitem(vars(ks_lottery), "import_sft", importers.import_sft)
     adapted = common_names() | {"base_model": tiny_llama(), "trainer": _Trainer()}
     adapted["model"] = _adapted(adapted["model"])
