@@ -1,7 +1,7 @@
 """Tiny random models, built in a moment, for tests of every room."""
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 VOCABULARY = 64
 WIDTH = 32
@@ -38,3 +38,10 @@ def shifted(model: torch.nn.Module, rows: list[int], size: float = 1.0, paramete
             direction = torch.randn(weight.shape[1], generator=generator)
             weight[row] += (scale * direction / direction.norm()).to(weight.dtype)
     return copy
+
+
+def recompute(model: PreTrainedModel, **options: object) -> None:
+    """Turn on recomputation in the backward pass, under the name that this version of transformers has for it."""
+    names = ("activation_checkpointing_enable", "gradient_checkpointing_enable")
+    enable = next(getattr(model, name) for name in names if hasattr(model, name))
+    enable(options or None)

@@ -1,5 +1,6 @@
 """What must hold before any module of a model is replaced: the parts exist there and can be trained and merged."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from ks_lottery.errors import AdapterError
 if TYPE_CHECKING:
     from ks_lottery.adapter.config import LotteryConfig, Part
 
+_NOUNS = {0: "rows", 1: "columns", None: "single values"}
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -31,6 +33,7 @@ def require_parts(model: nn.Module, config: "LotteryConfig") -> None:
         AdapterError: if not; with the module and the reason.
     """
     owners = _owners(model)
+    _require_apart(model, config)
     for name, parts in config.parts.items():
         try:
             module = model.get_submodule(name)
@@ -41,6 +44,7 @@ def require_parts(model: nn.Module, config: "LotteryConfig") -> None:
             ) from error
         base = module.get_base_layer() if isinstance(module, TicketLayer) else module
         require_trainable(name, base, parts)
+        _require_room(name, base, parts)
         sharing = {
             parameter: [other for other in owners[id(held)] if other != name]
             for parameter in ("weight", "bias")
@@ -52,6 +56,31 @@ def require_parts(model: nn.Module, config: "LotteryConfig") -> None:
             _require_own(name, module, sharing, parts)
             if ROWS in parts:
                 config.tied_modules.setdefault(name, [])
+
+
+def _require_apart(model: nn.Module, config: "LotteryConfig") -> None:
+    """Check that no part lies in a module that is trained whole, which PEFT finds by the end of its name."""
+    for whole in config.modules_to_save or ():
+        for name in config.parts:
+            modules = [name[:end] for end in range(len(name) + 1) if end == len(name) or name[end] == "."]
+            if any(module == whole or module.endswith(f".{whole}") for module in modules):
+                raise AdapterError(
+                    f"The adapter trains parts of {name!r} and, with modules_to_save, all of {whole!r}, in which it "
+                    "lies. Leave one of them out."
+                )
+
+
+def _require_room(name: str, module: nn.Module, parts: "Mapping[PartKind, Part]") -> None:
+    """Check that a module has as many slices or values as an adapter trains of it, and each at its place."""
+    for kind, (count, positions) in parts.items():
+        shape = full_shape(getattr(module, kind.parameter))
+        size = math.prod(shape) if kind.dim is None else shape[kind.dim]
+        last = count - 1 if positions is None or not len(positions) else int(positions[-1])
+        if max(count - 1, last) >= size:
+            raise AdapterError(
+                f"The adapter trains {count} {_NOUNS[kind.dim]} of the {kind.parameter} of {name!r}, up to {last}, "
+                f"which has only {size}. Load it on the model that it was trained on."
+            )
 
 
 def require_trainable(name: str, module: nn.Module, kinds: Iterable[PartKind]) -> None:

@@ -21,6 +21,7 @@ from ks_lottery.adapter.export.plain import PLAIN_FOLDER, write_plain_form
 from ks_lottery.adapter.model import LotteryModel
 from ks_lottery.adapter.parts import BIAS, COLUMNS, ENTRIES, ROWS, PartKind
 from ks_lottery.adapter.peft_type import KS_TICKET
+from ks_lottery.adapter.saved import read_config_file, require_fields, require_whole_weights
 from ks_lottery.adapter.tuned import Tuned
 from ks_lottery.errors import AdapterError
 
@@ -48,7 +49,8 @@ class LotteryConfig(PeftConfig):
     Rows and columns are those of the stored matrix: rows of `nn.Linear` are outputs, rows of GPT-2's `Conv1D` inputs.
 
     Raises:
-        AdapterError: if positions are not sorted, unique and non-negative, or nothing at all is selected.
+        AdapterError: if positions are not sorted, unique and non-negative, a count is no whole number of 1 or more,
+            another part is of another type, or nothing at all is selected.
     """
 
     rows: dict[str, int] = field(
@@ -102,6 +104,7 @@ class LotteryConfig(PeftConfig):
         # such form, so that it removes an older one.
         self.tuned: Tuned | None = None
         self.has_no_plain_form = False
+        require_fields(self)
         for option, counts, noun in (
             ("positions", self.rows, "rows"),
             ("column_positions", self.columns, "columns"),
@@ -133,6 +136,27 @@ class LotteryConfig(PeftConfig):
             kind = ENTRIES if leaf == "weight" else BIAS
             found.setdefault(module, {})[kind] = count, (self.entry_positions or {}).get(parameter)
         return found
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str, subfolder: str | None = None, **kwargs: Any
+    ) -> "LotteryConfig":
+        """Read `adapter_config.json` of a folder or Hub id, and look whether the weights beside it are whole.
+
+        Raises:
+            AdapterError: if either is damaged, or the configuration says something that `save_pretrained` never writes.
+        """
+        require_whole_weights(Path(pretrained_model_name_or_path) / (subfolder or ""))
+        return super().from_pretrained(pretrained_model_name_or_path, subfolder, **kwargs)
+
+    @classmethod
+    def from_json_file(cls, path_json_file: str, **kwargs: Any) -> dict[str, Any]:
+        """The values in a configuration file.
+
+        Raises:
+            AdapterError: if it is no JSON object, ambiguous, or holds positions.
+        """
+        return read_config_file(Path(path_json_file), _NEVER_WRITTEN)
 
     def to_dict(self) -> dict[str, Any]:
         """What is written to `adapter_config.json`."""

@@ -18,6 +18,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer, check_adapters_to_merge
 from torch import Tensor, nn
 
 from ks_lottery.adapter.rows import RowChange, add_changes, union_index, wide_dtype
+from ks_lottery.adapter.saved import require_index, require_values
 from ks_lottery.checkpoints.live_model import full_shape
 from ks_lottery.errors import AdapterError
 
@@ -194,6 +195,29 @@ class PartLayer(TicketLayer):
         getattr(self, kind.index)[adapter_name] = index
         deltas = torch.zeros(count, *slice_shape, device=parameter.device)
         getattr(self, kind.values)[adapter_name] = nn.Parameter(deltas)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any, **kwargs: Any) -> None:
+        """Check positions from a file against the parameter before they are taken; PyTorch calls this while loading.
+
+        Raises:
+            AdapterError: if they lie outside of it, are not sorted, or stand without values, or values without them.
+        """
+        for kind in self.kinds:
+            values, index = f"{prefix}{kind.values}.", f"{prefix}{kind.index}."
+            for adapter, held in getattr(self, kind.index).items():
+                here = {key for key in (values + adapter, index + adapter) if key in state_dict}
+                if len(here) == 1:
+                    raise AdapterError(
+                        f"The file of the adapter {adapter!r} has {here.pop()[:200]!r} alone, where values and their "
+                        "positions should be. Get the adapter again."
+                    )
+                if here:
+                    shape = full_shape(getattr(self.get_base_layer(), kind.parameter))
+                    size = math.prod(shape) if kind.dim is None else shape[kind.dim]
+                    require_index(state_dict[index + adapter], len(held), size, index + adapter)
+                    expected = getattr(self, kind.values)[adapter].shape
+                    require_values(state_dict[values + adapter], expected, values + adapter)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def pretrained(self, kind: PartKind, index: Tensor, parameter: Tensor | None = None) -> Tensor:
         """Values as they were before any merge.

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.loss.loss_utils import ForCausalLMLoss
 
+from ks_lottery.adapter.cache_argument import cache_argument, cache_field
 from ks_lottery.adapter.layer import RowLayer, TiedRowLayer
 from ks_lottery.adapter.rows import RowChange, find_rows, union_index
 from ks_lottery.adapter.tuned import is_sharded
@@ -116,15 +117,16 @@ class SkippedGradients:
         with torch.no_grad():
             first = self._run(inputs, slice(0, cut), None)
         if cut < inputs["input_ids"].shape[1]:
-            rest = self._run(inputs, slice(cut, None), first.past_key_values).logits
+            rest = self._run(inputs, slice(cut, None), getattr(first, cache_field(first))).logits
         else:
             # No logits, but with a graph: who differentiates the loss of a batch without a hit gets zeros.
             rest = first.logits[:, :0] + torch.stack([change.delta[:0].sum() for change in changes]).sum()
         keep = inputs.get("use_cache", self.base.config.use_cache)
+        field = cache_field(first)
         return type(first)(
             loss=_loss(inputs, [first.logits, rest]) if "labels" in inputs else None,
             logits=torch.cat([first.logits, rest], dim=1),
-            past_key_values=first.past_key_values if keep else None,
+            **{field: getattr(first, field) if keep else None},
         )
 
     def _run(self, inputs: Mapping[str, Any], part: slice, cache: Any) -> Any:
@@ -133,7 +135,8 @@ class SkippedGradients:
             pieces["attention_mask"] = inputs["attention_mask"][:, : part.stop]
         if "position_ids" in inputs:
             pieces["position_ids"] = inputs["position_ids"][:, part]
-        return self.__wrapped__(**pieces, past_key_values=cache, use_cache=True)
+        given = {str(cache_argument(type(self.base).forward)): cache}
+        return self.__wrapped__(**pieces, **given, use_cache=True)
 
 
 def first_hit(tokens: Tensor, changes: Sequence[RowChange]) -> int:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
 _CONFIG = "config.json"
+_SHOWN = 500  # characters of a message of transformers, which may list all that it knows
 # Model types whose configuration keeps a given key as it is, by what transformers takes where the key is absent.
 _UNTIED_UNLESS_SAID = (
     "llama", "llama4_text", "mistral", "mistral4", "ministral", "ministral3", "mixtral", "qwen2", "qwen2_moe",
@@ -70,8 +71,8 @@ class ConfigFile:
             return AutoConfig.from_pretrained(self._folder, trust_remote_code=False)
         except Exception as error:
             raise CheckpointError(
-                f"transformers cannot read {str(self._folder / _CONFIG)!r}: {error} Use a model that transformers has "
-                "built in, and a version that knows it."
+                f"transformers cannot read {str(self._folder / _CONFIG)!r}: {str(error)[:_SHOWN]} Use a model "
+                "that transformers has built in, and a version that knows it."
             ) from error
 
     @cached_property
@@ -102,7 +103,7 @@ def _said(config: dict[str, Any]) -> bool | None:
     model_type = config.get("model_type")
     if model_type in TIED_WHATEVER_IS_SAID:
         return True
-    if model_type not in IF_UNSAID:
+    if not isinstance(model_type, str) or model_type not in IF_UNSAID:
         return None
     said = config.get("tie_word_embeddings", IF_UNSAID[model_type])
     return said if isinstance(said, bool) else None

@@ -1,6 +1,7 @@
 """The header of a safetensors file: which tensors lie where. Nothing in it is believed unless it fits the file."""
 
 import math
+import reprlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO, TypeGuard
@@ -101,7 +102,7 @@ def _described(header: dict[str, Any]) -> Iterator[tuple[str, TensorEntry]]:
         if not isinstance(dtype, str) or not _sizes(shape) or not _sizes(place) or len(place) != 2:
             raise ValueError(
                 f"tensor {name[:200]!r} should have a dtype, a shape and two data_offsets of whole numbers, not "
-                f"{str(entry)[:200]}"
+                f"{reprlib.repr(entry)}"
             )
         if len(shape) > _MOST_DIMENSIONS or math.prod(filter(None, shape)) > _MOST_VALUES:
             raise ValueError(f"tensor {name[:200]!r} has the impossible shape {str(shape)[:200]}")

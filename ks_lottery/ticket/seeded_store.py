@@ -23,6 +23,7 @@ from ks_lottery.checkpoints.writer import atomic_file
 from ks_lottery.errors import CheckpointError, LotteryError, OptionError, TicketError
 from ks_lottery.ticket.freeze_pattern import FREE, LOCKED, PRUNED, FreezePattern
 from ks_lottery.ticket.identity import BaseIdentity
+from ks_lottery.ticket.store import require_header
 from ks_lottery.ticket.ticket import Provenance, Selection, Ticket
 from ks_lottery.units.slab import UnitGroup
 
@@ -184,6 +185,7 @@ def _rebuilt(header: Mapping[str, Any], packed: NDArray[np.uint8]) -> Ticket:
     if len(units) != len(groups):
         raise TicketError(f"{len(groups)} groups have {len(units)} names")
     _require_units(units, pattern)
+    require_header(header)
     if len(packed) != -(-pattern.free // 8):
         raise TicketError(f"{pattern.free} free units take {-(-pattern.free // 8)} bytes, but it holds {len(packed)}")
     bits = np.unpackbits(packed).astype(bool)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from ks_lottery.adapter.cache_argument import cache_argument
 from ks_lottery.errors import OptionError
 from ks_lottery.training.causal_lm import require_causal_lm
 from ks_lottery.training.examples import IGNORED_LABEL
@@ -41,12 +42,12 @@ def shared_prefix(model: Any) -> Iterator[None]:
     """
     require_causal_lm(model, "A shared prefix")
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    known = inspect.signature(inner.forward).parameters
-    for name in ("past_key_values", "logits_to_keep"):
-        if name not in known:
-            raise OptionError(
-                f"{type(inner).__name__} takes no {name}, so its prefix cannot be shared. Train it plainly."
-            )
+    cached = cache_argument(inner.forward)
+    if cached is None or "logits_to_keep" not in inspect.signature(inner.forward).parameters:
+        raise OptionError(
+            f"{type(inner).__name__} takes no {'cache' if cached is None else 'logits_to_keep'}, so its prefix cannot "
+            "be shared. Train it plainly."
+        )
     if getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False):
         raise OptionError(
             "The adapter puts virtual tokens before the prompt, so the prompt is not the beginning. Train it plainly."
@@ -57,7 +58,7 @@ def shared_prefix(model: Any) -> Iterator[None]:
     @functools.wraps(plain)
     def forward(*args: Any, **kwargs: Any) -> Any:
         length = 0 if args or getattr(inner, "is_gradient_checkpointing", False) else _shared_length(**kwargs)
-        return _forward(plain, inner.config, length, **kwargs) if length else plain(*args, **kwargs)
+        return _forward(plain, inner.config, cached, length, **kwargs) if length else plain(*args, **kwargs)
 
     model.forward = forward
     try:
@@ -68,20 +69,19 @@ def shared_prefix(model: Any) -> Iterator[None]:
             model.forward = own
 
 
-def _forward(plain: Any, config: Any, length: int, **kwargs: Any) -> Any:
+def _forward(plain: Any, config: Any, cached: str, length: int, **kwargs: Any) -> Any:
     """The forward pass of a batch whose first `length` columns are one row."""
     ids, mask, labels = (kwargs.pop(name) for name in ("input_ids", "attention_mask", "labels"))
     cache = DynamicCache(config=config)
-    plain(input_ids=ids[:1, :length], past_key_values=cache, use_cache=True, logits_to_keep=1)
+    plain(input_ids=ids[:1, :length], use_cache=True, logits_to_keep=1, **{cached: cache})
     cache.batch_repeat_interleave(len(ids))
     first = _first_response(labels)
     return plain(
         input_ids=ids[:, length:],
         attention_mask=mask,
         labels=labels[:, first - 1 :],
-        past_key_values=cache,
         logits_to_keep=labels.shape[1] - first + 1,
-        **{**kwargs, "use_cache": True},
+        **{**kwargs, "use_cache": True, cached: cache},
     )
 
 
@@ -90,13 +90,16 @@ def _shared_length(
     attention_mask: Tensor | None = None,
     labels: Tensor | None = None,
     past_key_values: Any = None,
+    cache: Any = None,
     **_: Any,
 ) -> int:
     """How many first columns are the same real tokens in every row; 0 where the forward pass stays plain.
 
     The last token before the first response is never among them: it predicts the response.
     """
-    if input_ids is None or attention_mask is None or labels is None or past_key_values is not None:
+    if input_ids is None or attention_mask is None or labels is None:
+        return 0
+    if past_key_values is not None or cache is not None:
         return 0
     if len(input_ids) < 2 or not (labels != IGNORED_LABEL).any():
         return 0

@@ -4,12 +4,15 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import peft
 import pytest
 import torch
+from packaging.version import Version
 from peft import AutoPeftModel, AutoPeftModelForCausalLM, PeftConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForSequenceClassification, LlamaModel
+from transformers.integrations.peft import MIN_PEFT_VERSION
 
 from ks_lottery.adapter.attach import attach_ticket
 from ks_lottery.adapter.config import LotteryConfig
@@ -30,6 +33,10 @@ from tests.adapter.tickets import (
 from tests.tiny_models import VOCABULARY, WIDTH, tiny_llama
 
 Loader = Callable[[Path, Path], nn.Module]
+needs_native_adapters = pytest.mark.skipif(
+    Version(peft.__version__) < Version(MIN_PEFT_VERSION),
+    reason=f"transformers adds and saves adapters by itself only with PEFT {MIN_PEFT_VERSION} or newer.",
+)
 
 
 def base_of(folder: Path) -> nn.Module:
@@ -110,6 +117,7 @@ def test_the_configuration_holds_shapes_and_no_positions(tmp_path: Path, tokens:
     assert config.positions is None
 
 
+@needs_native_adapters
 @pytest.mark.parametrize(("tied", "ends"), KINDS)
 def test_what_transformers_saves_loads_again(tied: bool, ends: str | None, tmp_path: Path, tokens: Tensor) -> None:
     adapter, base, expected = save(tmp_path, tied, ends, torch.float32, tokens)
@@ -121,6 +129,7 @@ def test_what_transformers_saves_loads_again(tied: bool, ends: str | None, tmp_p
     assert_same_logits(logits(plain, tokens), expected)
 
 
+@needs_native_adapters
 def test_transformers_adds_switches_and_deletes_adapters(tmp_path: Path, tokens: Tensor) -> None:
     adapter, base, expected = save(tmp_path, True, None, torch.float32, tokens)
     model = natively(adapter, base).eval()

@@ -24,7 +24,7 @@ from ks_lottery.units.slab import Slab
 from tests.adapter.mixed_tickets import Group, gpt2_groups, hand_drawn, llama_groups
 from tests.adapter.test_training import train
 from tests.adapter.tickets import assert_same_logits, logits, randomise, tiny_gpt2, trainable, weights
-from tests.tiny_models import WIDTH, tiny_llama
+from tests.tiny_models import WIDTH, recompute, tiny_llama
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*without a form for plain PEFT:UserWarning")
 
@@ -158,7 +158,7 @@ def test_gradient_checkpointing_and_autocast(case: str, tokens: Tensor) -> None:
         for a, b in zip(mixed, expected, strict=True):
             torch.testing.assert_close(a, b, rtol=0.1, atol=0.05 * float(b.abs().max()))
     for use_reentrant in (False, True):
-        model.get_base_model().activation_checkpointing_enable({"use_reentrant": use_reentrant})
+        recompute(model.get_base_model(), use_reentrant=use_reentrant)
         assert all(torch.equal(a, b) for a, b in zip(gradients(), expected, strict=True))
 
 

@@ -11,7 +11,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainingArgumen
 
 from ks_lottery.adapter.attach import attach_ticket
 from tests.adapter.tickets import INPUT_ROWS, KINDS, OUTPUT_ROWS, logits, make_ticket, tiny_gpt2, tuned, weights
-from tests.tiny_models import VOCABULARY, tiny_llama
+from tests.tiny_models import VOCABULARY, recompute, tiny_llama
 
 
 class Sentences(Dataset[dict[str, Tensor]]):
@@ -159,7 +159,7 @@ def test_gradient_checkpointing_gives_equal_gradients(
 ) -> None:
     model = tuned(tiny_llama(tied=tied), ends).train()
     expected = gradients(model, tokens)
-    model.get_base_model().activation_checkpointing_enable({"use_reentrant": use_reentrant})
+    recompute(model.get_base_model(), use_reentrant=use_reentrant)
     got = gradients(model, tokens)
     assert all(torch.equal(a, b) for a, b in zip(got, expected, strict=True))
 

@@ -136,7 +136,7 @@ def test_models_that_cannot_share_are_refused() -> None:
         def forward(self, input_ids: Any = None) -> Any:
             return super().forward(input_ids=input_ids)
 
-    with pytest.raises(OptionError, match="takes no past_key_values"), shared_prefix(WithoutCache(build().config)):
+    with pytest.raises(OptionError, match="takes no cache"), shared_prefix(WithoutCache(build().config)):
         pass
     with pytest.raises(OptionError, match="needs a transformers model"), shared_prefix(torch.nn.Linear(2, 2)):
         pass

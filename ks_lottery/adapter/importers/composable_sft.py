@@ -10,7 +10,7 @@ Source:
     cambridgeltl/composable-sft, and is written from scratch here.
 """
 
-import pickle
+import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -33,10 +33,24 @@ def read_composable_sft(file: Path, source: str) -> SparseUpdate:
         file: the file.
         source: what to call it in messages.
 
+    Returns:
+        the changes; tensors in `whole` are sparse where the file has them so.
+
     Raises:
         CheckpointError: if the file holds more than tensors, numbers and names, or something else than described above.
     """
     content = load_tensors(file, source)
+    try:
+        return _update(content, source)
+    except (TypeError, ValueError, OverflowError, RuntimeError, IndexError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(
+            f"{source!r} holds values that no sparse fine-tuning has ({str(error)[:200]}); it is damaged. Get it again."
+        ) from error
+
+
+def _update(content: Any, source: str) -> SparseUpdate:
     spelling = next((s for s in _SPELLINGS if isinstance(content, dict) and s[0] in content), None)
     if spelling is None or not all(isinstance(content.get(key, {}), dict) for key in spelling):
         keys = ", ".join(map(repr, list(content)[:5])) if isinstance(content, dict) else type(content).__name__
@@ -48,7 +62,7 @@ def read_composable_sft(file: Path, source: str) -> SparseUpdate:
     if extra:
         raise CheckpointError(f"{source!r} also holds {', '.join(map(repr, extra))}, which is not read here.")
     changes = dict(_changes(content[spelling[0]], source))
-    whole = {name: _dense(name, value, source) for name, value in content.get(spelling[1], {}).items()}
+    whole = {name: _tensor(name, value, source) for name, value in content.get(spelling[1], {}).items()}
     return SparseUpdate(source, "composable-sft", changes, whole)
 
 
@@ -56,16 +70,41 @@ def load_tensors(file: Path, source: str) -> Any:
     """Read what `torch.save` wrote, as far as it consists of tensors and plain values; no code in it is run.
 
     Raises:
-        CheckpointError: if it holds anything else, or is no such file.
+        CheckpointError: if it holds anything else, is no such file, or would take more memory than it has bytes.
     """
+    _require_stored(file, source)
     try:
-        with torch.serialization.safe_globals(_NUMPY_NUMBERS):
+        # A sparse tensor whose indices lie outside of its shape is refused here; torch does not look by itself.
+        with torch.serialization.safe_globals(_NUMPY_NUMBERS), torch.sparse.check_sparse_tensor_invariants():
             return torch.load(file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, KeyError, AttributeError) as error:
+    except Exception as error:  # what the unpickler meets in a damaged file, it raises in a dozen ways
+        first = next(iter(str(error).splitlines()), type(error).__name__)[:200]
         raise CheckpointError(
-            f"{source!r} cannot be read without running code that it may hold ({str(error).splitlines()[0]}). Open it "
-            "where you trust it, and save a dictionary of plain tensors with torch.save."
+            f"{source!r} cannot be read without running code that it may hold ({first}). Open it where you trust it, "
+            "and save a dictionary of plain tensors with torch.save."
         ) from error
+
+
+def _require_stored(file: Path, source: str) -> None:
+    """Check that a zip archive holds its parts as they are and each once, as those of `torch.save` do.
+
+    Raises:
+        CheckpointError: if not: compressed or overlapping parts unpack to any multiple of the file.
+    """
+    if not zipfile.is_zipfile(file):
+        return
+    try:
+        with zipfile.ZipFile(file) as archive:
+            parts = archive.infolist()
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError) as error:
+        raise CheckpointError(f"{source!r} is a damaged zip archive ({error}). Get it again.") from error
+    size = file.stat().st_size
+    unpacked = sum(part.file_size for part in parts)
+    if unpacked > size or any(part.compress_type != zipfile.ZIP_STORED for part in parts):
+        raise CheckpointError(
+            f"{source!r} is a zip archive of {size} bytes whose {len(parts)} parts unpack to {unpacked}, and what "
+            "torch.save writes does not unpack. Open it where you trust it, and save it again with torch.save."
+        )
 
 
 def _numpy_numbers() -> list[Any]:
@@ -106,9 +145,10 @@ def _decoded(name: str, value: Any, source: str) -> tuple[tuple[int, ...], np.nd
     return shape, places, values
 
 
-def _dense(name: str, value: Any, source: str) -> Tensor:
-    if not isinstance(value, Tensor):
-        shape, places, values = _decoded(name, value, source)
-        index = torch.from_numpy(np.stack(np.unravel_index(places, shape, order="F")))
-        value = torch.sparse_coo_tensor(index, values, shape, check_invariants=True)
-    return value.to_dense() if value.is_sparse else value
+def _tensor(name: str, value: Any, source: str) -> Tensor:
+    """A whole tensor; a sparse one stays sparse, since its shape is not yet known to be that of a parameter."""
+    if isinstance(value, Tensor):
+        return value
+    shape, places, values = _decoded(name, value, source)
+    index = torch.from_numpy(np.stack(np.unravel_index(places, shape, order="F")))
+    return torch.sparse_coo_tensor(index, values, shape, check_invariants=True)

@@ -174,7 +174,8 @@ def _adapter(ticket: Ticket, update: SparseUpdate, whole: Mapping[str, Tensor], 
         for name, value in whole.items():
             module = next(module for module in modules if name.startswith(f"{module}."))
             wrapper: ModulesToSaveWrapper = model.get_submodule(f"{PEFT_PREFIX}{module}")
-            wrapper.modules_to_save["default"].get_parameter(name.removeprefix(f"{module}.")).copy_(value)
+            dense = value.to_dense() if value.is_sparse else value
+            wrapper.modules_to_save["default"].get_parameter(name.removeprefix(f"{module}.")).copy_(dense)
     return model
 
 

@@ -8,15 +8,17 @@ Source:
     and is written from scratch here.
 """
 
+import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 
-from safetensors.torch import load_file
+import numpy as np
 from torch import Tensor
 
 from ks_lottery.adapter.importers.composable_sft import load_tensors
 from ks_lottery.adapter.importers.sparse_update import SparseUpdate, sparse_change
 from ks_lottery.adapter.tuned import PEFT_PREFIX
+from ks_lottery.checkpoints.safetensors_file import SafetensorsFile
 from ks_lottery.checkpoints.strict_json import strict_json_file
 from ks_lottery.errors import CheckpointError
 
@@ -42,9 +44,10 @@ def read_sft_adapter(config: Path, weights: Path, source: str) -> SparseUpdate:
         raise CheckpointError(f"{CONFIG} of {source!r} cannot be read ({error}). Save the adapter again.") from error
     kind = header.get("peft_type") if isinstance(header, dict) else None
     if kind != "SFT":
+        named = kind[:40] if isinstance(kind, str) else reprlib.repr(kind)
         raise CheckpointError(
-            f"{source!r} holds an adapter of type {kind}, and import_sft reads SFT, of the fork AlanAnsell/peft. "
-            "Load it with PEFT."
+            f"{source!r} holds an adapter of type {named}, and import_sft reads SFT, of the fork AlanAnsell/peft. Load "
+            "it with PEFT."
         )
     tensors = _tensors(weights, source)
     changes = {}
@@ -55,7 +58,7 @@ def read_sft_adapter(config: Path, weights: Path, source: str) -> SparseUpdate:
             if values is None:
                 raise CheckpointError(f"{source!r} has {name!r} without {module + _VALUES!r}; it is damaged.")
             parameter = f"{module.removeprefix(PEFT_PREFIX)}.weight"
-            changes[parameter] = sparse_change(source, parameter, index.numpy(), values)
+            changes[parameter] = sparse_change(source, parameter, _positions(index), values)
     whole = {
         name.removeprefix(PEFT_PREFIX): value
         for name, value in tensors.items()
@@ -64,9 +67,15 @@ def read_sft_adapter(config: Path, weights: Path, source: str) -> SparseUpdate:
     return SparseUpdate(source, "AlanAnsell/peft SFT", changes, whole)
 
 
+def _positions(index: Tensor) -> np.ndarray:
+    """As numpy has them; of a dtype that it lacks as floats, which are no positions."""
+    return (index.float() if index.is_floating_point() else index).numpy()
+
+
 def _tensors(weights: Path, source: str) -> Mapping[str, Tensor]:
     if weights.suffix == ".safetensors":
-        return load_file(weights)
+        file = SafetensorsFile(weights)
+        return {name: file.rows(name) for name in file.entries}
     tensors = load_tensors(weights, source)
     if not isinstance(tensors, dict) or not all(isinstance(value, Tensor) for value in tensors.values()):
         raise CheckpointError(f"{source!r} holds no dictionary of tensors; it is damaged.")

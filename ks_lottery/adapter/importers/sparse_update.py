@@ -34,7 +34,8 @@ class SparseUpdate:
         source: file or repository, for messages and provenance.
         method: what wrote it.
         changes: parameter name to what is added to its weights.
-        whole: parameter name to its new value, for parameters that were trained whole.
+        whole: parameter name to its new value, for parameters that were trained whole; dense or sparse, of a shape
+            that only the model can confirm.
     """
 
     source: str
@@ -56,19 +57,26 @@ def sparse_change(
         shape: of the parameter, if known.
 
     Raises:
-        CheckpointError: if positions and deltas do not belong together, or a delta is not finite.
+        CheckpointError: if positions are no integers, positions and deltas do not belong together, or a delta is no
+            float or not finite.
     """
-    numbers = np.asarray(index, dtype=np.int64)
+    if index.dtype.kind not in "iu" or not delta.is_floating_point():
+        raise CheckpointError(
+            f"{source!r} has positions of {index.dtype} and values of {delta.dtype} for {parameter!r}, which must be "
+            "integers and floats; it is damaged."
+        )
+    numbers = index.astype(np.int64)
     if numbers.ndim != 1 or tuple(delta.shape) != numbers.shape:
         raise CheckpointError(
             f"{source!r} has positions of shape {numbers.shape} and values of shape {tuple(delta.shape)} for "
             f"{parameter!r}; it is damaged."
         )
-    if not torch.isfinite(delta).all():
+    single = delta.detach().to(torch.float32)
+    if not torch.isfinite(single).all():
         raise CheckpointError(f"{source!r} holds NaN or infinite values for {parameter!r}; it is damaged.")
     require_inside(source, parameter, numbers, shape)
     unique, slot = np.unique(numbers, return_inverse=True)
-    total = torch.zeros(len(unique)).index_add_(0, torch.from_numpy(slot), delta.detach().to(torch.float32))
+    total = torch.zeros(len(unique)).index_add_(0, torch.from_numpy(slot), single)
     return SparseChange(shape, unique, total)
 
 
