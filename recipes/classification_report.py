@@ -10,6 +10,7 @@ from classification_heads import KS_HEADS, MAGNITUDE_HEADS, HeadTickets
 from classification_page import page
 from classification_pictures import head_figure, head_picture, score_figure, score_picture
 
+from ks_lottery.checkpoints.redaction import redacted
 from ks_lottery.checkpoints.writer import atomic_file
 from ks_lottery.evaluation.classification import CLASS_METRICS, ClassificationScores
 from ks_lottery.report.html.document import html_page
@@ -77,7 +78,7 @@ def report_data(tested: Sequence[Tested], found: HeadTickets, command: str, meta
     return {
         "format": _FORMAT,
         "title": "Attention-head tickets",
-        "command": command,
+        "command": redacted(command),
         "meta": dict(meta),
         "rows": [_row(method, named[FROZEN_ENCODER], named[FULL_TUNING]) for method in tested],
         "differences": [

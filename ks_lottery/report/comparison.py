@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ks_lottery.checkpoints.redaction import redacted
 from ks_lottery.checkpoints.writer import atomic_file, write_json
 from ks_lottery.errors import DataError
 from ks_lottery.evaluation.record import Record
@@ -95,7 +96,8 @@ def write_comparison(
     tables = tables_of(records)
     verdicts = sanity_verdicts(records)
     pictures = _pictures(tables, overlaps)
-    page = _page(records, tables, verdicts, overlaps, meta or {}, command)
+    command = None if command is None else redacted(command)
+    page = redacted(_page(records, tables, verdicts, overlaps, meta or {}, command))
     html = html_page(page, _figures(tables, overlaps))
     data = {
         "format": _FORMAT,

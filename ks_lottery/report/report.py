@@ -7,6 +7,7 @@ from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ks_lottery.checkpoints.redaction import redacted
 from ks_lottery.checkpoints.writer import atomic_file
 from ks_lottery.errors import DataError
 from ks_lottery.report.examples import TranslationExample, examples_from_bytes, examples_to_bytes
@@ -58,7 +59,7 @@ def write_report(folder: str | os.PathLike[str], report: Report) -> Path:
     `report.html` is one file that needs neither the others nor a network.
 
     Everything is made before the first file is touched, and each file is replaced as a whole, the page last. Other
-    files in the folder stay.
+    files in the folder stay. Tokens and passwords, as a command may hold them, are replaced by `[hidden]`.
 
     Args:
         folder: created if there is none.
@@ -72,7 +73,7 @@ def write_report(folder: str | os.PathLike[str], report: Report) -> Path:
     """
     by_name(report.results)
     results = with_gains(report.results)
-    text = page(report, results)
+    text = redacted(page(report, results))
     label = _statistic(report)
     html = html_page(text, figures_of(report, results, _PICTURES, label), sections_of(report), DOUBTS)
     contents: dict[str, bytes | None] = {
@@ -149,7 +150,7 @@ def _data(report: Report, results: Sequence[Result]) -> bytes:
         "token_group": None if report.token_shift is None else report.token_shift.group,
     }
     try:
-        return (json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+        return (redacted(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False)) + "\n").encode()
     except (TypeError, ValueError) as error:
         raise DataError(f"The report cannot be written as JSON: {error}. Give plain numbers and texts.") from error
 

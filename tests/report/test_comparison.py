@@ -225,3 +225,9 @@ def test_pictures_of_many_finders_and_few_cells() -> None:
     assert density_picture(single).startswith(b"\x89PNG")
     (free,) = tables_of([record("no cost", 0.5)])
     assert cost_picture(free).startswith(b"\x89PNG")
+
+
+def test_no_file_of_a_comparison_holds_a_token(tmp_path: Path) -> None:
+    token = "hf_" + "Zy9" * 12
+    write_comparison(tmp_path, example_records(), command=f"ks-lottery compare x.yaml --token {token}")
+    assert not any(token.encode() in file.read_bytes() for file in tmp_path.iterdir())

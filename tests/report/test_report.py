@@ -142,3 +142,18 @@ def test_the_data_are_plain_json(tmp_path: Path) -> None:
     assert {"meta", "rows", "ticket"} <= set(data)
     assert data["rows"][3]["name"] == "partial tuning"
     assert data["rows"][3]["chrf_whole"] is None
+
+
+def test_no_file_holds_a_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "secret-of-mine")
+    token = "hf_" + "Zy9" * 12
+    command = f"recipes/translate.py --model_name_or_path https://me:secret-of-mine@host/x --token {token}"
+    write_report(tmp_path, dataclasses.replace(example_report(), command=command, meta={"model": f"Bearer {token}"}))
+    for name, content in contents(tmp_path).items():
+        assert token.encode() not in content, name
+        assert b"secret-of-mine" not in content, name
+    assert "[hidden]" in (tmp_path / "report.md").read_text(encoding="utf-8").replace("\\", "")
+    assert (
+        read_report(tmp_path).command
+        == "recipes/translate.py --model_name_or_path https://[hidden]@host/x --token [hidden]"
+    )
