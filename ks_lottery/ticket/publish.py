@@ -12,7 +12,7 @@ from typing import Any
 from ks_lottery.checkpoints.strict_json import strict_json_file
 from ks_lottery.checkpoints.writer import write_json
 from ks_lottery.errors import OptionError
-from ks_lottery.ticket.card import hub_base_model, ticket_card
+from ks_lottery.ticket.card import AUTO_CLASSES, hub_base_model, ticket_card
 from ks_lottery.ticket.certificate import results_beside
 from ks_lottery.ticket.hub import push_folder
 from ks_lottery.ticket.ownership.signature import signature_file
@@ -26,13 +26,6 @@ CARD = "README.md"
 ADAPTER_CONFIG = "adapter_config.json"
 _PLAIN = "plain/adapter"
 _BOILERPLATE = "[More Information Needed]"
-_AUTO_CLASSES = {
-    "CAUSAL_LM": "AutoModelForCausalLM",
-    "SEQ_2_SEQ_LM": "AutoModelForSeq2SeqLM",
-    "SEQ_CLS": "AutoModelForSequenceClassification",
-    "TOKEN_CLS": "AutoModelForTokenClassification",
-    "QUESTION_ANS": "AutoModelForQuestionAnswering",
-}
 _LEFT_BEHIND = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt", "checkpoint-*", "trainer_state.json", ".*", "__pycache__")
 """Pickles, what a Trainer needs to resume, and hidden files."""
 
@@ -169,7 +162,7 @@ def _write_card(outgoing: Path, repo_id: str, what: Publication, base: str | Non
     dataset = what.dataset or _dataset(meta)
     common: dict[str, Any] = {
         "base_model": base,
-        "auto_class": _AUTO_CLASSES.get(
+        "auto_class": AUTO_CLASSES.get(
             str(adapter.get("task_type")), "AutoModel" if adapter else "AutoModelForCausalLM"
         ),
         "language": list(what.language) or None,

@@ -15,14 +15,7 @@ from ks_lottery.adapter.tuned import tuned_values
 from ks_lottery.checkpoints.reader import FolderCheckpoint, open_checkpoint
 from ks_lottery.checkpoints.writer import atomic_folder
 from ks_lottery.errors import AdapterError
-
-_AUTO_CLASSES = {
-    "CAUSAL_LM": "AutoModelForCausalLM",
-    "SEQ_2_SEQ_LM": "AutoModelForSeq2SeqLM",
-    "SEQ_CLS": "AutoModelForSequenceClassification",
-    "TOKEN_CLS": "AutoModelForTokenClassification",
-    "QUESTION_ANS": "AutoModelForQuestionAnswering",
-}
+from ks_lottery.ticket.card import AUTO_CLASSES
 
 
 def export_ticket(
@@ -130,6 +123,6 @@ def _base_of(adapter: SavedAdapter, base_model: str | None) -> tuple[str, str | 
 def _load(adapter: SavedAdapter, base_model: str, revision: str | None) -> PeftModel:
     import transformers
 
-    auto_class = getattr(transformers, _AUTO_CLASSES.get(adapter.config.task_type, "AutoModel"))
+    auto_class = getattr(transformers, AUTO_CLASSES.get(adapter.config.task_type, "AutoModel"))
     base = auto_class.from_pretrained(base_model, revision=revision or "main")
     return PeftModel.from_pretrained(base, str(adapter.folder))
