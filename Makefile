@@ -26,8 +26,9 @@ quick: $(VENV)/installed
 compare: $(VENV)/installed
 	$(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no recipes/compare.py
 
+# One process per core; a file of tests stays in one process.
 test: $(VENV)/installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

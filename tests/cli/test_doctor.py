@@ -84,7 +84,7 @@ def test_libraries_outside_the_bounds_are_broken(run: Run, monkeypatch: pytest.M
     monkeypatch.setattr(metadata, "version", version)
     found = checks(run, code=1)
     assert found["peft"]["status"] == "broken"
-    assert found["peft"]["says"].startswith("0.20.0, needs <0.22,>=0.21: pip install 'peft")
+    assert found["peft"]["says"].startswith("0.20.0, needs <0.22,>=0.21.2: pip install 'peft")
     assert found["scipy"]["says"].startswith("not installed, needs >=")
     assert (found["scipy"]["status"], found["reedsolo"]["status"]) == ("broken", "limited")
     assert "found something broken that is needed." in run("doctor").out.splitlines()[-1]
