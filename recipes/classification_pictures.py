@@ -21,12 +21,7 @@ _METRICS = {"accuracy": "accuracy", "macro_f1": "macro F1"}
 _PANELS = (("ks_score", "−log p of the KS test"), ("shift", "Euclidean norm of the move"))
 
 
-def score_picture(rows: Sequence[Mapping[str, Any]]) -> bytes:
-    """The drawing of `_score_drawing` as a PNG file."""
-    return to_png(_score_drawing(rows))
-
-
-def score_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
+def score_figure(rows: Sequence[Mapping[str, Any]]) -> Picture:
     """The drawing of `_score_drawing` with a note at each bar."""
     notes: dict[str, Notes] = {
         f"{metric}-{place}": f"{row['name']}\n{label} {number(100 * row[metric])} "
@@ -47,15 +42,11 @@ def head_figure(heads: Sequence[Mapping[str, Any]], tickets: tuple[str, str]) ->
         heads: as `results.json` holds them.
         tickets: names of the KS and of the magnitude ticket.
     """
-    groups = list(dict.fromkeys(head["group"] for head in heads))
-    width = 1 + max(head["id"] for head in heads)
+    groups, width = _layers(heads)
     columns = [str(place) for place in range(width)]
     maps = []
     for (column, label), ticket in zip(_PANELS, tickets, strict=True):
-        values = np.full((len(groups), width), math.nan)
-        for head in heads:
-            values[groups.index(head["group"]), head["id"]] = head[column]
-        shown = _ranks(values) if column == "ks_score" else values
+        shown = _values(heads, column)
         found = {(head["group"], head["id"]): head for head in heads}
         rows = [
             (group, [_head_cell(found.get((group, place)), float(shown[r, place]), ticket) for place in range(width)])
@@ -125,15 +116,11 @@ def head_picture(heads: Sequence[Mapping[str, Any]], tickets: tuple[str, str]) -
     Returns:
         a PNG file. The KS scores are drawn by rank: p-values span too many orders of magnitude for colours.
     """
-    groups = list(dict.fromkeys(head["group"] for head in heads))
-    width = 1 + max(head["id"] for head in heads)
+    groups, width = _layers(heads)
     figure = new_figure(3.4 + 0.66 * width, 1.6 + 0.33 * len(groups))
     for panel, ((column, label), ticket) in enumerate(zip(_PANELS, tickets, strict=True), 1):
         axes = figure.add_subplot(1, 2, panel)
-        values = np.full((len(groups), width), math.nan)
-        for head in heads:
-            values[groups.index(head["group"]), head["id"]] = head[column]
-        shown = _ranks(values) if column == "ks_score" else values
+        shown = _values(heads, column)
         image = axes.imshow(shown, cmap="Blues", aspect="auto", origin="lower")
         chosen = [(groups.index(head["group"]), head["id"]) for head in heads if ticket in head["in"]]
         _frame(axes, chosen)
@@ -146,6 +133,20 @@ def head_picture(heads: Sequence[Mapping[str, Any]], tickets: tuple[str, str]) -
         bar.set_label(f"rank of {label}" if column == "ks_score" else label, fontsize=8.5)
         bar.ax.tick_params(labelsize=8)
     return to_png(figure)
+
+
+def _layers(heads: Sequence[Mapping[str, Any]]) -> tuple[list[str], int]:
+    """Names of the layers in their order, and heads of the widest one."""
+    return list(dict.fromkeys(head["group"] for head in heads)), 1 + max(head["id"] for head in heads)
+
+
+def _values(heads: Sequence[Mapping[str, Any]], column: str) -> np.ndarray:
+    """[layers, heads] what decides the colour; NaN where a layer has no such head. KS scores count by rank."""
+    groups, width = _layers(heads)
+    values = np.full((len(groups), width), math.nan)
+    for head in heads:
+        values[groups.index(head["group"]), head["id"]] = head[column]
+    return _ranks(values) if column == "ks_score" else values
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:

@@ -8,12 +8,13 @@ from typing import Any
 
 from classification_heads import KS_HEADS, MAGNITUDE_HEADS, HeadTickets
 from classification_page import page
-from classification_pictures import head_figure, head_picture, score_figure, score_picture
+from classification_pictures import head_figure, head_picture, score_figure
 
 from ks_lottery.checkpoints.redaction import redacted
 from ks_lottery.checkpoints.writer import atomic_file
 from ks_lottery.evaluation.classification import CLASS_METRICS, ClassificationScores
 from ks_lottery.report.html.document import html_page
+from ks_lottery.report.html.figure import Figure
 from ks_lottery.report.results import FULL_TUNING
 
 FROZEN_ENCODER = "frozen encoder"
@@ -58,9 +59,10 @@ def write_classification_report(
 def write_pages(folder: Path, report: Mapping[str, Any]) -> Path:
     """Write pages, numbers and pictures out of what `results.json` holds; returns the path of `report.md`."""
     text, tickets = page(report), (KS_HEADS, MAGNITUDE_HEADS)
-    figures = {"scores.png": score_figure(report["rows"]), "heads.png": head_figure(report["heads"], tickets)}
+    scores = score_figure(report["rows"])
+    figures: dict[str, Figure] = {"scores.png": scores, "heads.png": head_figure(report["heads"], tickets)}
     contents = {
-        "scores.png": score_picture(report["rows"]),
+        "scores.png": scores.png(),
         "heads.png": head_picture(report["heads"], tickets),
         "results.json": (json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode(),
         "report.html": html_page(text, figures).encode(),

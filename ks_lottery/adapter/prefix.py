@@ -81,6 +81,7 @@ class SkippedGradients:
         self.shortest = shortest
         self.removed = False
         self._replaced = vars(base).get("forward")
+        self._cache = str(cache_argument(type(base).forward))
         # The Trainer reads the signature of `forward`, and finds the ordinary one behind this name.
         self.__wrapped__ = base.forward
         base.forward = self
@@ -135,8 +136,7 @@ class SkippedGradients:
             pieces["attention_mask"] = inputs["attention_mask"][:, : part.stop]
         if "position_ids" in inputs:
             pieces["position_ids"] = inputs["position_ids"][:, part]
-        given = {str(cache_argument(type(self.base).forward)): cache}
-        return self.__wrapped__(**pieces, **given, use_cache=True)
+        return self.__wrapped__(**pieces, **{self._cache: cache}, use_cache=True)
 
 
 def first_hit(tokens: Tensor, changes: Sequence[RowChange]) -> int:

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from ks_lottery.adapter.export.base_files import BaseFiles, Progress
 from ks_lottery.adapter.fit import ChosenPart, chosen_parts, require_slabs, require_update
+from ks_lottery.adapter.parts import write_part
 from ks_lottery.adapter.transfer import read_chosen, require_after
 from ks_lottery.checkpoints.checkpoint import Checkpoint
 from ks_lottery.checkpoints.reader import FolderCheckpoint, open_checkpoint
@@ -70,7 +70,7 @@ def transfer_checkpoint(
         for part, places in parts:
             values = read_chosen(tuned, part)
             for file, entry in places:
-                _write(temporary / file, entry, part, _bits(values, entry.dtype))
+                _write(temporary / file, entry, part, values)
     return Path(folder)
 
 
@@ -99,20 +99,9 @@ def _places(files: BaseFiles, base: FolderCheckpoint, part: ChosenPart) -> list[
     return places
 
 
-def _bits(values: torch.Tensor, dtype: str) -> NDArray[np.generic]:
-    """Values rounded to a dtype, as unsigned integers that hold their bits."""
-    rounded = values.to(getattr(torch, dtype)).contiguous()
-    flat = rounded.reshape(-1).view(torch.uint8).numpy().view(f"u{rounded.element_size()}")
-    return flat.reshape(tuple(rounded.shape))
-
-
-def _write(path: Path, entry: TensorEntry, part: ChosenPart, bits: NDArray[np.generic]) -> None:
+def _write(path: Path, entry: TensorEntry, part: ChosenPart, values: torch.Tensor) -> None:
     """Write what a ticket chooses of a tensor, as `read_chosen` gives it, into its file; all other bytes stay."""
-    stored = np.memmap(path, dtype=bits.dtype, mode="r+", offset=entry.begin, shape=entry.shape)
-    if part.dim == 0:
-        stored[part.index] = bits
-    elif part.dim == 1:
-        stored[:, part.index] = bits.T
-    else:
-        stored.reshape(-1)[part.index] = bits
+    stored = np.memmap(path, dtype=np.uint8, mode="r+", offset=entry.begin, shape=(entry.end - entry.begin,))
+    tensor = torch.from_numpy(stored).view(getattr(torch, entry.dtype)).view(entry.shape)
+    write_part(tensor, part.dim, torch.from_numpy(part.index), values)
     stored.flush()

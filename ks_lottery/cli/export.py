@@ -8,7 +8,7 @@ import typer
 
 from ks_lottery.cli.completion import carrier_names
 from ks_lottery.cli.method import usage_errors
-from ks_lottery.cli.screen import AsJson, announced_bar, console, only_json, percent, print_json
+from ks_lottery.cli.screen import AsJson, announced_bar, console, only_json, percent, print_json, written
 from ks_lottery.errors import OptionError, TicketError
 
 Exported = Annotated[
@@ -76,14 +76,12 @@ def export(
 
     with only_json(as_json), announced_bar("Merging") as progress:
         folder = export_ticket(adapter, out, to=carrier, base_model=base_model, progress=progress)
-    files = [path for path in folder.rglob("*") if path.is_file()]
+    files, size = written(folder)
     config = folder / "adapter_config.json"
     kind = json.loads(config.read_text(encoding="utf-8"))["peft_type"] if config.is_file() else None
     what = "the merged model" if kind is None else f"a {kind} adapter for plain PEFT"
-    size = sum(path.stat().st_size for path in files)
     if as_json:
-        names = sorted(path.relative_to(folder).as_posix() for path in files)
-        print_json({"folder": out, "type": kind or "model", "files": names, "bytes": size})
+        print_json({"folder": out, "type": kind or "model", "files": files, "bytes": size})
         return
     console().print(f"Wrote {what} in {out}: {len(files)} files, {size:,} bytes.", soft_wrap=True, markup=False)
 

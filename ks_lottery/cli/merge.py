@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ks_lottery.cli.screen import AsJson, announced_bar, console, only_json, print_json
+from ks_lottery.cli.screen import AsJson, announced_bar, console, only_json, print_json, written
 from ks_lottery.errors import AdapterError, TicketError
 
 if TYPE_CHECKING:
@@ -56,8 +56,7 @@ def merge(
 
             ticket = Ticket.from_pretrained(source)
             folder = transfer_checkpoint(base_model or _base_of(ticket, source), ticket, after, out, progress)
-    files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    size = sum((folder / file).stat().st_size for file in files)
+    files, size = written(folder)
     if as_json:
         print_json({"folder": out, "files": files, "bytes": size, "transferred": after is not None})
         return

@@ -6,6 +6,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext, redirect_stdout
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -147,6 +148,12 @@ def _shows(letters: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def written(folder: Path) -> tuple[list[str], int]:
+    """Names of the files that a command left in a folder, sorted, and their bytes together."""
+    files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return files, sum((folder / file).stat().st_size for file in files)
 
 
 def number(value: float | None, digits: int = 4) -> str:

@@ -101,8 +101,7 @@ def _find(source: str) -> _Found:
     from ks_lottery.checkpoints.download import download
     from ks_lottery.ticket.certificate import RESULTS_FILES
     from ks_lottery.ticket.hub import pull_ticket_file
-    from ks_lottery.ticket.ownership.signature import SIGNATURE_FILE
-    from ks_lottery.ticket.store import ticket_file
+    from ks_lottery.ticket.store import SIGNATURE_FILE, ticket_file
     from ks_lottery.ticket.ticket import Ticket
 
     if Path(source).exists():

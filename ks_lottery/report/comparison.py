@@ -13,7 +13,7 @@ from ks_lottery.evaluation.record import Record
 from ks_lottery.evaluation.sanity import SanityVerdict, beats
 from ks_lottery.report.comparison_cells import Table, check_records, tables_of
 from ks_lottery.report.comparison_figures import overlap_figure, table_figures
-from ks_lottery.report.comparison_plots import cost_picture, density_picture, overlap_picture
+from ks_lottery.report.comparison_plots import overlap_picture
 from ks_lottery.report.comparison_tables import (
     failed_table,
     sanity_table,
@@ -95,10 +95,10 @@ def write_comparison(
             raise DataError(f"An overlap lacks {', '.join(lacking)}; it has {sorted(entry)}. Give all of its fields.")
     tables = tables_of(records)
     verdicts = sanity_verdicts(records)
-    pictures = _pictures(tables, overlaps)
+    pictures, figures = _pictures_and_figures(tables, overlaps)
     command = None if command is None else redacted(command)
     page = redacted(_page(records, tables, verdicts, overlaps, meta or {}, command))
-    html = html_page(page, _figures(tables, overlaps))
+    html = html_page(page, figures)
     data = {
         "format": _FORMAT,
         "command": command,
@@ -207,28 +207,22 @@ def _transfer_section(compared: Table, records: Sequence[Record]) -> list[str]:
     return [*parts, _TRANSFER] if parts else []
 
 
-def _pictures(tables: Sequence[Table], overlaps: Sequence[Mapping[str, Any]]) -> dict[str, bytes]:
-    pictures = {}
-    for compared in tables:
-        if any(row.role != "reference" for row in compared.rows):
-            pictures[_file(compared, "density")] = density_picture(compared)
-            pictures[_file(compared, "cost")] = cost_picture(compared)
-        here = [entry for entry in overlaps if _place_of(entry) == _place(compared)]
-        if here:
-            pictures[_file(compared, "overlap")] = overlap_picture(here)
-    return pictures
-
-
-def _figures(tables: Sequence[Table], overlaps: Sequence[Mapping[str, Any]]) -> dict[str, Figure]:
-    """What the HTML page shows in place of the pictures."""
+def _pictures_and_figures(
+    tables: Sequence[Table], overlaps: Sequence[Mapping[str, Any]]
+) -> tuple[dict[str, bytes], dict[str, Figure]]:
+    """The PNG files, and what the HTML page shows in their places."""
+    pictures: dict[str, bytes] = {}
     figures: dict[str, Figure] = {}
     for compared in tables:
         if any(row.role != "reference" for row in compared.rows):
-            figures |= table_figures(compared, {what: _file(compared, what) for what in ("density", "cost")})
+            drawn = table_figures(compared, {what: _file(compared, what) for what in ("density", "cost")})
+            pictures |= {name: picture.png() for name, picture in drawn.items()}
+            figures |= drawn
         here = [entry for entry in overlaps if _place_of(entry) == _place(compared)]
         if here:
+            pictures[_file(compared, "overlap")] = overlap_picture(here)
             figures[_file(compared, "overlap")] = overlap_figure(here)
-    return figures
+    return pictures, figures
 
 
 def _file(compared: Table, what: str) -> str:

@@ -13,7 +13,7 @@ from ks_lottery.report.html.heat_map import Cell, HeatMap
 from ks_lottery.report.html.picture import Picture
 
 
-def table_figures(table: Table, files: Mapping[str, str]) -> dict[str, Figure]:
+def table_figures(table: Table, files: Mapping[str, str]) -> dict[str, Picture]:
     """Score against density and against cost.
 
     Args:

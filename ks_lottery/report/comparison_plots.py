@@ -35,11 +35,6 @@ class Drawn(NamedTuple):
     notes: dict[str, list[str]]
 
 
-def density_picture(table: Table) -> bytes:
-    """The drawing of `density_drawing` as a PNG file."""
-    return to_png(density_drawing(table).figure)
-
-
 def density_drawing(table: Table) -> Drawn:
     """Score against the realised density, one panel for each task.
 
@@ -47,11 +42,6 @@ def density_drawing(table: Table) -> Drawn:
     dashed lines.
     """
     return _panels(table, _density, "share of the weights of all units, %", joined=True)
-
-
-def cost_picture(table: Table) -> bytes:
-    """The drawing of `cost_drawing` as a PNG file."""
-    return to_png(cost_drawing(table).figure)
 
 
 def cost_drawing(table: Table) -> Drawn:

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ks_lottery.report.canvas import to_png
 from ks_lottery.report.results import Result
 from ks_lottery.report.token_shift import TokenShift
 
@@ -21,11 +20,6 @@ _DRAWN_ONE_BY_ONE = 4000
 TICKET_ROWS, OTHER_ROWS = "ticket-rows", "other-rows"  # gids of the two clouds of points
 
 Box = tuple[float, float, float, float]
-
-
-def token_shift_picture(token_shift: TokenShift, rows: Sequence[Mapping[str, Any]] = (), label: str = "D") -> bytes:
-    """The drawing of `token_shift_drawing` as a PNG file."""
-    return to_png(token_shift_drawing(token_shift, rows, label), tight=True)
 
 
 def rows_shown(token_shift: TokenShift, rows: Sequence[Mapping[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
@@ -91,11 +85,6 @@ def _others(token_shift: TokenShift, chosen: np.ndarray) -> np.ndarray:
     moved[chosen] = False
     found = np.flatnonzero(moved)
     return found[np.argsort(-token_shift.statistic[found], kind="stable")]
-
-
-def score_picture(results: Sequence[Result]) -> bytes:
-    """The drawing of `score_drawing` as a PNG file."""
-    return to_png(score_drawing(results), tight=True)
 
 
 def score_drawing(results: Sequence[Result]) -> "Figure":

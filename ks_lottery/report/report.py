@@ -13,9 +13,7 @@ from ks_lottery.errors import DataError
 from ks_lottery.report.examples import TranslationExample, examples_from_bytes, examples_to_bytes
 from ks_lottery.report.html.document import html_page
 from ks_lottery.report.page import BYTES_PICTURE, DOUBTS, SCORE_PICTURE, SHIFT_PICTURE, page
-from ks_lottery.report.plots import score_picture, token_shift_picture
 from ks_lottery.report.results import PairedDifference, Result, by_name, with_gains
-from ks_lottery.report.size_plot import bytes_picture, saved
 from ks_lottery.report.token_shift import TokenShift
 from ks_lottery.report.translation_figures import figures_of, sections_of
 
@@ -74,18 +72,13 @@ def write_report(folder: str | os.PathLike[str], report: Report) -> Path:
     by_name(report.results)
     results = with_gains(report.results)
     text = redacted(page(report, results))
-    label = _statistic(report)
-    html = html_page(text, figures_of(report, results, _PICTURES, label), sections_of(report), DOUBTS)
+    figures = figures_of(report, results, _PICTURES, _statistic(report))
     contents: dict[str, bytes | None] = {
         TOKEN_ROWS: None if report.token_shift is None else report.token_shift.to_bytes(),
-        SCORE_PICTURE: score_picture(results),
         EXAMPLES: examples_to_bytes(report.examples) if report.examples else None,
-        SHIFT_PICTURE: None
-        if report.token_shift is None
-        else token_shift_picture(report.token_shift, () if report.ticket is None else report.ticket["rows"], label),
-        BYTES_PICTURE: bytes_picture(results) if len(saved(results)) > 1 else None,
+        **{name: figures[name].png(tight=True) if name in figures else None for name in _PICTURES.values()},
         DATA: _data(report, results),
-        HTML_PAGE: html.encode(),
+        HTML_PAGE: html_page(text, figures, sections_of(report), DOUBTS).encode(),
         PAGE: text.encode(),
     }
     for name, content in contents.items():

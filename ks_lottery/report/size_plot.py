@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ks_lottery.report.canvas import BLUE, GREY, RULE, to_png
+from ks_lottery.report.canvas import BLUE, GREY, RULE
 from ks_lottery.report.comparison_plots import front
 from ks_lottery.report.plots import name_points, new_axes
 from ks_lottery.report.results import Result
@@ -23,11 +23,6 @@ def saved(results: Sequence[Result]) -> list[Result]:
     """Results of which both the size of what was saved and the score are known, by size."""
     known = [one for one in results if one.adapter_bytes and one.bleu_whole is not None]
     return sorted(known, key=lambda one: (one.adapter_bytes, one.name))
-
-
-def bytes_picture(results: Sequence[Result]) -> bytes:
-    """The drawing of `bytes_drawing` as a PNG file."""
-    return to_png(bytes_drawing(results), tight=True)
 
 
 def bytes_drawing(results: Sequence[Result]) -> "Figure":

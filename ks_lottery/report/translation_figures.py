@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ks_lottery.report.html.figure import Figure, Section
+from ks_lottery.report.html.figure import Section
 from ks_lottery.report.html.picture import Notes, Picture
 from ks_lottery.report.html.side_by_side import SideBySide
 from ks_lottery.report.plots import (
@@ -29,7 +29,7 @@ _ABOUT_EXAMPLES = (
 )
 
 
-def figures_of(report: "Report", results: Sequence[Result], names: Mapping[str, str], label: str) -> dict[str, Figure]:
+def figures_of(report: "Report", results: Sequence[Result], names: Mapping[str, str], label: str) -> dict[str, Picture]:
     """Every figure of the page.
 
     Args:
@@ -41,7 +41,7 @@ def figures_of(report: "Report", results: Sequence[Result], names: Mapping[str, 
     Returns:
         figures by file name.
     """
-    figures: dict[str, Figure] = {names["scores"]: _scores(results)}
+    figures: dict[str, Picture] = {names["scores"]: _scores(results)}
     if len(saved(results)) > 1:
         figures[names["bytes"]] = _bytes(results)
     if report.token_shift is not None:

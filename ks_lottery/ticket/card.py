@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 _HUB_ID = re.compile(r"[A-Za-z0-9_][\w.-]*(/[\w.-]+)?", re.ASCII)
 _ROWS_SHOWN = 50
 _TUNED = "partial tuning"
-_PEFT = "from peft import PeftModel"
+PEFT_IMPORT = "from peft import PeftModel"
+OWN_IMPORT = "from ks_lottery import LotteryConfig  # importing it makes the adapter's type known to PEFT"
 AUTO_CLASSES = {
     "CAUSAL_LM": "AutoModelForCausalLM",
     "SEQ_2_SEQ_LM": "AutoModelForSeq2SeqLM",
@@ -119,7 +120,7 @@ def ticket_card(
         parts.append(_without_library(repo_id, base, auto_class, plain_subfolder))
     caveats = [_ABOUT_P, *(in_words(name, one) for name, one in certificates(results))]
     parts += ["## What to doubt", "\n".join(f"- {caveat}" for caveat in caveats)]
-    parts += ["## Licence", _licence(license, base), "## Citation", _citations(summary, citation)]
+    parts += ["## Licence", licence("ticket", license, base), "## Citation", _citations(summary, citation)]
     return ModelCard(redacted(f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(part for part in parts if part) + "\n"))
 
 
@@ -131,9 +132,14 @@ def hub_base_model(name: str) -> str | None:
     return name
 
 
+def model_link(base: str | None) -> str:
+    """A base model as a link to its page, where it has one."""
+    return f"[{base}](https://huggingface.co/{base})" if base else "its base model"
+
+
 def _introduction(summary: Mapping[str, Any], repo_id: str, base: str | None) -> str:
     rest = "keeps its pretrained value" if summary["kind"] == "update" else "is zero"
-    model = f"[{base}](https://huggingface.co/{base})" if base else "its base model"
+    model = model_link(base)
     return (
         f"# {repo_id.rpartition('/')[2]}\n\nA lottery ticket: {summary['num_units']:,} units "
         f"({code(summary['granularity'])}) of {model}, {summary['num_trainable']:,} weights or "
@@ -230,7 +236,7 @@ _ABOUT_P = (
 
 
 def _with_library(repo_id: str, base: str | None, auto_class: str, adapter: bool) -> str:
-    positions = _python(
+    positions = loading_code(
         base,
         auto_class,
         ["from ks_lottery import Ticket, attach_ticket"],
@@ -240,10 +246,10 @@ def _with_library(repo_id: str, base: str | None, auto_class: str, adapter: bool
     text = f"The positions alone, to train them on your own data:\n\n{positions}"
     if not adapter:
         return text
-    tuned = _python(
+    tuned = loading_code(
         base,
         auto_class,
-        ["from ks_lottery import LotteryConfig  # importing it makes the adapter's type known to PEFT", _PEFT],
+        [OWN_IMPORT, PEFT_IMPORT],
         f'model = PeftModel.from_pretrained(base, "{repo_id}")',
     )
     return f"The tuned model, with `pip install ks_lottery`:\n\n{tuned}\n\n{text}"
@@ -251,18 +257,20 @@ def _with_library(repo_id: str, base: str | None, auto_class: str, adapter: bool
 
 def _without_library(repo_id: str, base: str | None, auto_class: str, subfolder: str) -> str:
     load = f'model = PeftModel.from_pretrained(base, "{repo_id}", subfolder="{subfolder}")'
-    return f"The tuned model with PEFT alone, without this library:\n\n{_python(base, auto_class, [_PEFT], load)}"
+    block = loading_code(base, auto_class, [PEFT_IMPORT], load)
+    return f"The tuned model with PEFT alone, without this library:\n\n{block}"
 
 
-def _python(base: str | None, auto_class: str, imports: Sequence[str], *lines: str) -> str:
+def loading_code(base: str | None, auto_class: str, imports: Sequence[str], *lines: str) -> str:
     """A block of code that loads the base model as `base` and goes on with the given lines."""
     load = f'base = {auto_class}.from_pretrained("{base or "path/to/the/base/model"}")'
     code_lines = [*imports, f"from transformers import {auto_class}", "", load, *lines]
     return "\n".join(["```python", *code_lines, "```"])
 
 
-def _licence(license: str | None, base: str | None) -> str:
-    own = "No licence is stated for the ticket" if license is None else f"The ticket is under {code(license)}"
+def licence(what: str, license: str | None, base: str | None) -> str:
+    """Under what the ticket or adapter ("ticket") stands, and that the base model has a licence of its own."""
+    own = f"No licence is stated for the {what}" if license is None else f"The {what} is under {code(license)}"
     return f"{own}; the licence of {base or 'the base model'} applies to what is built with it."
 
 

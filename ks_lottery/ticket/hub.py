@@ -17,12 +17,10 @@ from ks_lottery.checkpoints.hub_patience import patiently
 from ks_lottery.checkpoints.redaction import redacted
 from ks_lottery.errors import HubError, OptionError
 from ks_lottery.ticket.secret_files import require_no_secrets
-from ks_lottery.ticket.store import TICKET_FILE
+from ks_lottery.ticket.store import SIGNATURE_FILE, TICKET_FILE
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
-
-_SIGNATURE = "signature.json"  # of a ticket; `ks_lottery.ticket.ownership.signature` writes it
 
 
 def push_folder(
@@ -77,7 +75,7 @@ def push_folder(
                     revision=revision,
                     commit_message=commit_message,
                     ignore_patterns="*training_args.bin",
-                    delete_patterns=_SIGNATURE if (folder / TICKET_FILE).is_file() else None,
+                    delete_patterns=SIGNATURE_FILE if (folder / TICKET_FILE).is_file() else None,
                 )
             )
         except ValueError as error:

@@ -4,7 +4,15 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ks_lottery.checkpoints.redaction import redacted
-from ks_lottery.ticket.card import LIBRARY_TAG, PIPELINES
+from ks_lottery.ticket.card import (
+    LIBRARY_TAG,
+    OWN_IMPORT,
+    PEFT_IMPORT,
+    PIPELINES,
+    licence,
+    loading_code,
+    model_link,
+)
 from ks_lottery.ticket.markdown import code
 
 if TYPE_CHECKING:
@@ -48,38 +56,18 @@ def adapter_card(
     )
     kind = str(config.get("peft_type"))
     own = kind == _OWN_TYPE
-    model = f"[{base_model}](https://huggingface.co/{base_model})" if base_model else "its base model"
     needs = "needs `pip install ks_lottery`" if own else "loads with PEFT alone"
     fingerprint = config.get("ticket")
-    licensed = "No licence is stated for the adapter" if license is None else f"The adapter is under {code(license)}"
+    load = f'model = PeftModel.from_pretrained(base, "{repo_id}")'
     lines = [
         f"---\n{data.to_yaml()}\n---",
         f"# {repo_id.rpartition('/')[2]}",
-        f"A lottery ticket as an adapter of type {code(kind)} for {model}: it changes a few weights, and all others "
-        f"keep their pretrained values. It {needs}.",
+        f"A lottery ticket as an adapter of type {code(kind)} for {model_link(base_model)}: it changes a few "
+        f"weights, and all others keep their pretrained values. It {needs}.",
         *([f"Fingerprint of the ticket: {code(str(fingerprint))}."] if fingerprint else []),
         "## How to load it",
-        _python(repo_id, base_model, auto_class, own),
+        loading_code(base_model, auto_class, [OWN_IMPORT, PEFT_IMPORT] if own else [PEFT_IMPORT], load),
         "## Licence",
-        f"{licensed}; the licence of {base_model or 'the base model'} applies to what is built with it.",
+        licence("adapter", license, base_model),
     ]
     return ModelCard(redacted("\n\n".join(lines) + "\n"))
-
-
-def _python(repo_id: str, base_model: str | None, auto_class: str, own: bool) -> str:
-    imports = (
-        ["from ks_lottery import LotteryConfig  # importing it makes the adapter's type known to PEFT"] if own else []
-    )
-    base = base_model or "path/to/the/base/model"
-    return "\n".join(
-        [
-            "```python",
-            *imports,
-            "from peft import PeftModel",
-            f"from transformers import {auto_class}",
-            "",
-            f'base = {auto_class}.from_pretrained("{base}")',
-            f'model = PeftModel.from_pretrained(base, "{repo_id}")',
-            "```",
-        ]
-    )

@@ -12,9 +12,8 @@ from ks_lottery.checkpoints.hub_errors import hub_errors
 from ks_lottery.checkpoints.writer import atomic_folder
 from ks_lottery.errors import OptionError
 from ks_lottery.ticket.hub import pull_ticket_file
-from ks_lottery.ticket.ownership.signature import SIGNATURE_FILE
 from ks_lottery.ticket.ownership.signature_check import check_signature
-from ks_lottery.ticket.store import TICKET_FILE
+from ks_lottery.ticket.store import SIGNATURE_FILE, TICKET_FILE
 from ks_lottery.ticket.ticket import Ticket
 
 _TAKEN = (".safetensors", ".json", ".md", ".txt", ".png", ".model", ".jinja")

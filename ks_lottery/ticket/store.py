@@ -19,6 +19,7 @@ from ks_lottery.errors import CheckpointError, TicketError, UnitError
 from ks_lottery.units.slab import Slab, UnitGroup
 
 TICKET_FILE = "ticket.safetensors"
+SIGNATURE_FILE = "signature.json"  # beside a ticket; `ks_lottery.ticket.ownership.signature` writes it
 _HEADER = "ks_lottery_ticket"
 _FORMAT = 1
 _COLUMNS = ".columns."

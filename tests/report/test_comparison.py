@@ -15,9 +15,10 @@ from scipy.stats import t
 
 from ks_lottery.errors import DataError
 from ks_lottery.evaluation.record import CellCost, Record
+from ks_lottery.report.canvas import to_png
 from ks_lottery.report.comparison import sanity_verdicts, write_comparison
 from ks_lottery.report.comparison_cells import tables_of
-from ks_lottery.report.comparison_plots import cost_picture, density_picture, front, overlap_matrix, overlap_picture
+from ks_lottery.report.comparison_plots import cost_drawing, density_drawing, front, overlap_matrix, overlap_picture
 from ks_lottery.report.comparison_tables import score_table, transfer_table
 from tests.report.comparison_example import WORTH, example_overlaps, example_records, record
 
@@ -216,15 +217,15 @@ def test_pictures_of_many_finders_and_few_cells() -> None:
         for density in (0.5, 0.01, 0.0001)
     ]
     (compared,) = tables_of(records)
-    for picture in (density_picture, cost_picture):
-        content = picture(compared)
-        assert content == picture(compared)
+    for drawing in (density_drawing, cost_drawing):
+        content = to_png(drawing(compared).figure)
+        assert content == to_png(drawing(compared).figure)
         with Image.open(io.BytesIO(content)) as image:
             assert image.size[0] > image.size[1]
     (single,) = tables_of(records[:1])
-    assert density_picture(single).startswith(b"\x89PNG")
+    assert to_png(density_drawing(single).figure).startswith(b"\x89PNG")
     (free,) = tables_of([record("no cost", 0.5)])
-    assert cost_picture(free).startswith(b"\x89PNG")
+    assert to_png(cost_drawing(free).figure).startswith(b"\x89PNG")
 
 
 def test_no_file_of_a_comparison_holds_a_token(tmp_path: Path) -> None:

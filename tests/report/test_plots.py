@@ -1,6 +1,8 @@
 """The pictures are pictures, are the same each time, and bear every token and every gap in the data."""
 
 import io
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,12 +12,21 @@ from matplotlib import rcParams
 from PIL import Image
 
 from ks_lottery.errors import DataError
-from ks_lottery.report.plots import _overlap, free_place, score_picture, token_shift_picture
+from ks_lottery.report.canvas import to_png
+from ks_lottery.report.plots import _overlap, free_place, score_drawing, token_shift_drawing
 from ks_lottery.report.results import Result
 from ks_lottery.report.token_shift import TokenShift
 from tests.report.example import example_results, example_shift, example_ticket
 
 FRAME = (0.0, 0.0, 400.0, 300.0)
+
+
+def score_picture(results: list[Result]) -> bytes:
+    return to_png(score_drawing(results), tight=True)
+
+
+def token_shift_picture(shift: TokenShift, rows: Sequence[Mapping[str, Any]] = ()) -> bytes:
+    return to_png(token_shift_drawing(shift, rows), tight=True)
 
 
 def size(picture: bytes) -> tuple[int, int]:

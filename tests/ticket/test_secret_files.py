@@ -59,3 +59,6 @@ def test_what_is_no_secret(tmp_path: Path) -> None:
     (tmp_path / "weights.bin").write_bytes(bytes(range(256)))
     (tmp_path / "long.txt").write_text("x" * (2**20 + 1))
     require_no_secrets(tmp_path)
+    (tmp_path / "key.pem").write_text("-----BEGIN PRIVATE KEY-----\nabc\n-----END PRIVATE KEY-----\n")
+    with pytest.raises(OptionError, match=r"'key.pem' .* is a private key"):  # among the same files it is found
+        require_no_secrets(tmp_path)

@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 
 from markupsafe import Markup
 
+from ks_lottery.report.canvas import to_png
 from ks_lottery.report.html.templating import template
 
 if TYPE_CHECKING:
@@ -39,6 +40,10 @@ class Picture:
     description: str
     notes: Mapping[str, Notes] = field(default_factory=dict)
     focused: Sequence[str] = ()
+
+    def png(self, tight: bool = False) -> bytes:
+        """The drawing as a PNG file, as `to_png` makes it."""
+        return to_png(self.drawing, tight)
 
     def html(self, name: str) -> Markup:
         """The drawing as SVG; numbers of pixels become the page's business."""

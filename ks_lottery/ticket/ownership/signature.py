@@ -13,10 +13,9 @@ from ks_lottery.checkpoints.writer import atomic_file, write_json
 from ks_lottery.errors import OptionError, TicketError
 from ks_lottery.ticket.ownership.libraries import library
 from ks_lottery.ticket.ownership.private_file import write_private
-from ks_lottery.ticket.store import ticket_file
+from ks_lottery.ticket.store import SIGNATURE_FILE, ticket_file
 from ks_lottery.ticket.ticket import Ticket
 
-SIGNATURE_FILE = "signature.json"
 _DOMAIN = b"ks_lottery ticket signature 1\n"
 _FIELDS = {"algorithm": str, "format": int, "public_key": str, "signature": str, "signed": dict}
 
