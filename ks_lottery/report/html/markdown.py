@@ -87,13 +87,10 @@ def _with_table_roles(tokens: list[Token]) -> list[Token]:
     """Say which cells are heads of columns and rows, and drop heads of columns that say nothing."""
     kept: list[Token] = []
     head: list[Token] | None = None
-    inside, first = False, False
     for token in tokens:
         _align(token)
         if token.type == "thead_open":
             head = []
-        inside = {"tbody_open": True, "tbody_close": False}.get(token.type, inside)
-        first = token.type == "tr_open" or (first and token.type not in ("td_open", "td_close"))
         if token.type == "th_open":
             token.attrSet("scope", "col")
         (kept if head is None else head).append(token)
